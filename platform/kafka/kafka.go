@@ -1,0 +1,192 @@
+// Package kafka connects to a Kafka cluster: addresses, TLS and SASL from settings, and topics made as a specification says.
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+	"github.com/twmb/franz-go/plugin/kslog"
+)
+
+// Config says how to reach the cluster. The password comes from a file or the environment only.
+type Config struct {
+	Brokers       []string `help:"Seed brokers, host:port." default:"127.0.0.1:9092" env:"KAFKA_BROKERS"`
+	TLS           bool     `help:"Connect with TLS." env:"KAFKA_TLS"`
+	CAFile        string   `help:"PEM file of the certificate authority, when it is not a public one." env:"KAFKA_CA_FILE"`
+	CertFile      string   `help:"PEM file of the client certificate." env:"KAFKA_CERT_FILE"`
+	KeyFile       string   `help:"PEM file of the client key." env:"KAFKA_KEY_FILE"`
+	SASLMechanism string   `help:"SASL mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty for none." env:"KAFKA_SASL_MECHANISM"`
+	SASLUser      string   `help:"SASL user." env:"KAFKA_SASL_USER"`
+	PasswordFile  string   `help:"File that holds the SASL password; without it KAFKA_SASL_PASSWORD is read." env:"KAFKA_SASL_PASSWORD_FILE"`
+	Partitions    int32    `help:"Partitions of topics that are made; existing topics keep theirs." default:"32" env:"KAFKA_PARTITIONS"`
+	Replication   int16    `help:"Replicas of topics that are made; -1 takes the cluster's default." default:"-1" env:"KAFKA_REPLICATION"`
+}
+
+// Validate reports every fault of the settings.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.Brokers) == 0 {
+		errs = append(errs, errors.New("kafka-brokers: name at least one host:port"))
+	}
+	for _, b := range c.Brokers {
+		if _, _, err := net.SplitHostPort(b); err != nil {
+			errs = append(errs, fmt.Errorf("kafka-brokers %q: want host:port", b))
+		}
+	}
+	switch c.SASLMechanism {
+	case "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512":
+	default:
+		errs = append(errs, fmt.Errorf("kafka-sasl-mechanism %q: want PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", c.SASLMechanism))
+	}
+	if c.SASLMechanism != "" && c.SASLUser == "" {
+		errs = append(errs, errors.New("kafka-sasl-user: a mechanism needs a user"))
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		errs = append(errs, errors.New("kafka-cert-file and kafka-key-file: give both or neither"))
+	}
+	return errors.Join(errs...)
+}
+
+// Client connects with the settings and what more the caller wants of the client. It does not reach out before the first use.
+func (c Config) Client(log *slog.Logger, clientID string, more ...kgo.Opt) (*kgo.Client, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(c.Brokers...), kgo.ClientID(clientID), kgo.WithLogger(kslog.New(quiet(log))),
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // Kafka's own murmur2: the contract of all topics by SKU
+		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
+		kgo.RecordDeliveryTimeout(time.Minute),
+	}
+	if c.TLS {
+		conf, err := c.tlsConfig()
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, kgo.DialTLSConfig(conf))
+	}
+	if c.SASLMechanism != "" {
+		m, err := c.sasl()
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, kgo.SASL(m))
+	}
+	return kgo.NewClient(append(opts, more...)...)
+}
+
+// quiet keeps the client's chatter below warning out of the log unless debug is on.
+func quiet(log *slog.Logger) *slog.Logger {
+	return slog.New(levelFilter{log.Handler()})
+}
+
+type levelFilter struct{ slog.Handler }
+
+func (f levelFilter) Enabled(ctx context.Context, l slog.Level) bool {
+	if l < slog.LevelWarn && !f.Handler.Enabled(ctx, slog.LevelDebug) {
+		return false
+	}
+	return f.Handler.Enabled(ctx, l)
+}
+
+func (c Config) tlsConfig() (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("kafka-ca-file: %w", err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("kafka-ca-file %s: it holds no PEM certificate", c.CAFile)
+		}
+	}
+	if c.CertFile != "" {
+		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("kafka-cert-file: %w", err)
+		}
+		conf.Certificates = []tls.Certificate{cert}
+	}
+	return conf, nil
+}
+
+func (c Config) sasl() (sasl.Mechanism, error) {
+	password := os.Getenv("KAFKA_SASL_PASSWORD")
+	if c.PasswordFile != "" {
+		b, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("kafka-sasl-password-file: %w", err)
+		}
+		password = strings.TrimRight(string(b), "\r\n")
+	}
+	if password == "" {
+		return nil, errors.New("kafka-sasl-password-file: name a file, or set KAFKA_SASL_PASSWORD")
+	}
+	switch c.SASLMechanism {
+	case "PLAIN":
+		return plain.Auth{User: c.SASLUser, Pass: password}.AsMechanism(), nil
+	case "SCRAM-SHA-256":
+		return scram.Auth{User: c.SASLUser, Pass: password}.AsSha256Mechanism(), nil
+	default:
+		return scram.Auth{User: c.SASLUser, Pass: password}.AsSha512Mechanism(), nil
+	}
+}
+
+// Topic is what a topic should be like.
+type Topic struct {
+	Name       string
+	Partitions int32
+	Configs    map[string]string
+}
+
+// EnsureTopics makes the topics that do not exist yet. Topics that exist are left as they are. It waits until all can be used.
+func EnsureTopics(ctx context.Context, client *kgo.Client, replication int16, topics []Topic) error {
+	adm := kadm.NewClient(client)
+	var names []string
+	for _, t := range topics {
+		configs := make(map[string]*string, len(t.Configs))
+		for k, v := range t.Configs {
+			configs[k] = &v
+		}
+		_, err := adm.CreateTopic(ctx, t.Partitions, replication, configs, t.Name)
+		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+			return fmt.Errorf("create topic %s: %w", t.Name, err)
+		}
+		names = append(names, t.Name)
+	}
+	for {
+		found, err := adm.ListTopics(ctx, names...)
+		if err == nil && found.Error() == nil && len(found) == len(names) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("topics %s: %w", strings.Join(names, ", "), errors.Join(ctx.Err(), err, found.Error()))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// Retention is the topic settings that keep records for d, or for ever when d is 0.
+func Retention(d time.Duration) map[string]string {
+	if d == 0 {
+		return map[string]string{"retention.ms": "-1", "retention.bytes": "-1"}
+	}
+	return map[string]string{"retention.ms": strconv.FormatInt(d.Milliseconds(), 10)}
+}

@@ -1,0 +1,88 @@
+// Package schemas is the public contract of Onhand's topics: the Protobuf files, the Go code generated from them (gen/), and the table of
+// topics that says what each holds, by which key, and for how long.
+package schemas
+
+import (
+	"embed"
+	"time"
+)
+
+// Proto holds the Protobuf files, for registering them with a Schema Registry.
+//
+//go:embed proto
+var Proto embed.FS
+
+// Cleanup is what Kafka does with old records of a topic.
+type Cleanup string
+
+// The cleanup policies. Keep means that nothing is ever deleted (retention.ms = -1).
+const (
+	Keep    Cleanup = "keep"
+	Delete  Cleanup = "delete"
+	Compact Cleanup = "compact"
+)
+
+// Topic is one row of the contract.
+type Topic struct {
+	Name        string        // targets.<channel> stands for one topic per channel
+	Key         string        // what the record key is
+	Message     string        // Protobuf message of package onhand.v1; empty for JSON
+	File        string        // Protobuf file of the message, relative to proto/
+	Index       []int         // the message's index in its file, as Confluent's wire format counts
+	Cleanup     Cleanup       //
+	Retention   time.Duration // for Delete
+	BySKU       bool          // partitioned by SKU: all such topics have the same number of partitions
+	Doc         string        // what it holds
+	WrittenBy   string
+	ReadBy      string
+	SinglePart  bool // one partition, so that its order is total
+	AnyProducer bool // written by others than Onhand
+}
+
+// Names of the topics.
+const (
+	OrdersIn         = "orders.in"
+	Orders           = "orders"
+	StockEvents      = "stock.events"
+	StockLevels      = "stock.levels"
+	TargetsPrefix    = "targets."
+	ChannelWrites    = "channel.writes"
+	StockAlerts      = "stock.alerts"
+	CatalogSettings  = "catalog.settings"
+	CatalogListings  = "catalog.listings"
+	StockRejected    = "stock.rejected"
+	AnalyticsIntents = "analytics.intents"
+)
+
+// TargetsTopic is the topic that holds the targets of a channel.
+func TargetsTopic(channel string) string { return TargetsPrefix + channel }
+
+const day = 24 * time.Hour
+
+// Topics is the contract, in the order data flows. The entry targets.<channel> stands for one topic per channel.
+func Topics() []Topic {
+	return []Topic{
+		{Name: OrdersIn, Key: "order id", Cleanup: Delete, Retention: 7 * day, AnyProducer: true,
+			Doc: "An order as JSON (the body of POST /v1/orders), for brands that feed Kafka themselves.", WrittenBy: "brands", ReadBy: "ingest"},
+		{Name: Orders, Key: "order id", Message: "Order", File: "onhand/v1/order.proto", Index: []int{2}, Cleanup: Delete, Retention: 400 * day,
+			Doc: "Normalised orders, with all lines.", WrittenBy: "ingest", ReadBy: "analytics, order routing"},
+		{Name: StockEvents, Key: "SKU", Message: "StockEvent", File: "onhand/v1/event.proto", Index: []int{0}, Cleanup: Keep, BySKU: true,
+			Doc: "Everything that happened to stock: the source of truth.", WrittenBy: "ingest", ReadBy: "ledger-projector, analytics"},
+		{Name: StockLevels, Key: "SKU", Message: "StockLevel", File: "onhand/v1/level.proto", Index: []int{2}, Cleanup: Compact, BySKU: true,
+			Doc: "The whole state of one SKU after an event.", WrittenBy: "ledger-projector", ReadBy: "allocator, analytics, anyone"},
+		{Name: TargetsPrefix + "<channel>", Key: "SKU", Message: "ChannelTarget", File: "onhand/v1/target.proto", Index: []int{1}, Cleanup: Compact, BySKU: true,
+			Doc: "What the channel should show for each SKU, and why.", WrittenBy: "allocator", ReadBy: "channel-pusher, analytics, anyone"},
+		{Name: ChannelWrites, Key: "SKU", Message: "WriteResult", File: "onhand/v1/write.proto", Index: []int{0}, Cleanup: Delete, Retention: 30 * day, BySKU: true,
+			Doc: "What each write to a channel did, with all time stamps.", WrittenBy: "channel-pusher", ReadBy: "allocator, analytics"},
+		{Name: StockAlerts, Key: "SKU", Message: "StockAlert", File: "onhand/v1/alert.proto", Index: []int{0}, Cleanup: Delete, Retention: 90 * day,
+			Doc: "What needs a person.", WrittenBy: "ledger-projector, allocator, channel-pusher", ReadBy: "anyone"},
+		{Name: CatalogSettings, Key: "kind/id", Message: "Setting", File: "onhand/v1/catalog.proto", Index: []int{4}, Cleanup: Compact, SinglePart: true,
+			Doc: "Channels, locations and rules. Small: every service holds all of it.", WrittenBy: "ingest", ReadBy: "all services"},
+		{Name: CatalogListings, Key: "SKU", Message: "Listing", File: "onhand/v1/catalog.proto", Index: []int{7}, Cleanup: Compact, BySKU: true,
+			Doc: "Product, cost, and listings by channel.", WrittenBy: "ingest", ReadBy: "ledger-projector, allocator, analytics"},
+		{Name: StockRejected, Key: "as the source's", Message: "RejectedRecord", File: "onhand/v1/alert.proto", Index: []int{2}, Cleanup: Delete, Retention: 90 * day,
+			Doc: "Input that could not be applied, with its original bytes and the reason.", WrittenBy: "all services", ReadBy: "operators"},
+		{Name: AnalyticsIntents, Key: "table/member", Message: "InsertIntent", File: "onhand/v1/analytics.proto", Index: []int{1}, Cleanup: Compact, SinglePart: true,
+			Doc: "Internal to analytics: what each insert holds, fixed before it is sent.", WrittenBy: "analytics", ReadBy: "analytics"},
+	}
+}

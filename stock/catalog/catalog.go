@@ -1,0 +1,119 @@
+// Package catalog holds what a brand sets: locations, channels, allocation rules and listings, as plain values, and the checks that they
+// make sense together. It does no I/O; package topics turns these values into records and back.
+package catalog
+
+import "github.com/onhand/onhand/stock/event"
+
+// Units is a number of pieces.
+type Units = event.Units
+
+// LocationKind is what sort of place holds stock. The numbers are those of onhand.v1.LocationKind.
+type LocationKind uint8
+
+// The location kinds.
+const (
+	UnspecifiedLocation LocationKind = iota
+	Warehouse
+	Store
+	ThirdParty
+	FBA
+	WFS
+	Virtual
+)
+
+// Location is a place that holds stock.
+type Location struct {
+	ID           string
+	Name         string
+	Kind         LocationKind
+	Channel      string // FBA and WFS: the channel it belongs to
+	MultiChannel bool   // other channels may sell from it too
+	TimeZone     string // IANA
+	Country      string // ISO 3166-1 alpha-2
+	Buffer       Units  // kept off all channels, per SKU
+}
+
+// Operation is how a channel's API changes a quantity. The numbers are those of onhand.v1.WriteOperation.
+type Operation uint8
+
+// The operations.
+const (
+	UnspecifiedOperation Operation = iota
+	Absolute
+	Delta
+	CompareAndSet
+)
+
+// Channel is a place that sells, and how to write to it.
+type Channel struct {
+	ID            string
+	Name          string
+	Adapter       string // http, or none when nothing is ever written
+	BaseURL       string
+	Operation     Operation
+	BatchSize     int
+	RatePerSecond string // decimal number of requests
+	Burst         int
+	MaxInFlight   int
+	Locations     []string // fulfilment scope; empty means all shared locations
+	ListsAllSKUs  bool
+	TokenSecret   string // name of the secret, never the secret
+	Paused        bool
+	TimeoutMS     int
+}
+
+// Match says what a rule applies to; empty fields match all.
+type Match struct {
+	Channel, SKU, Brand, Category string
+}
+
+// Rule is one allocation rule. A nil setting is not set by this rule.
+type Rule struct {
+	ID         string
+	Match      Match
+	Buffer     *Units // units held back from the channel
+	Reserve    *Units // units no other channel may show
+	CapBP      *int32 // most it may show, basis points of available
+	Max        *Units
+	HideAt     *Units // shows nothing at or below
+	Priority   *int32 // lower is served first
+	Weight     *Units
+	Paused     *bool
+	Mode       *string // pooled, waterfall, proportional or fair
+	PoolBuffer *Units  // kept off all channels together
+}
+
+// ChannelListing is one SKU as one channel sells it.
+type ChannelListing struct {
+	Channel    string
+	ExternalID string // empty means the SKU
+	Price      string // decimal number in Currency
+	Currency   string
+	Paused     bool
+}
+
+// Component is a part of a bundle.
+type Component struct {
+	SKU      string
+	Quantity Units
+}
+
+// Listing is one product of the brand.
+type Listing struct {
+	SKU        string
+	Title      string
+	Brand      string
+	Category   string
+	UnitCost   string // decimal number in Currency
+	Currency   string
+	Channels   []ChannelListing
+	Components []Component
+}
+
+// Settings is the whole small catalog: every service holds all of it. Maps are by id.
+type Settings struct {
+	Version   int64 // grows with every change
+	Channels  map[string]*Channel
+	Locations map[string]*Location
+	Rules     map[string]*Rule
+}

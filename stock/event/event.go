@@ -1,0 +1,119 @@
+// Package event names everything that can happen to stock.
+//
+// An [Event] is a fact about one SKU: units sold, cancelled, shipped, returned, received, counted, moved or held. It is past tense and is
+// never refused for lack of stock; what it does to the buckets is package ledger's. The package does no I/O and reads no clock.
+//
+// Times are Unix microseconds, UTC; each field says whose clock it is.
+package event
+
+// Units is a number of pieces of one SKU. Negative only where a field says so.
+type Units int64
+
+// Kind says what happened. The numbers are those of onhand.v1.EventKind.
+type Kind uint8
+
+// The kinds, as architecture.md's event table lists them.
+const (
+	Unspecified         Kind = iota
+	SaleRecorded             // committed + at Location, or unassigned when Location is empty; sold[Channel] +
+	SaleCancelled            // committed −; restored[Channel] + when RestockedByChannel
+	SaleAssigned             // unassigned − ; committed + at Location
+	SaleReassigned           // committed − at Location; committed + at ToLocation
+	ShipmentConfirmed        // on hand −, committed − at Location
+	ReturnReceived           // by Disposition: on hand +, unsellable +, or nothing
+	InboundExpected          // inbound + at Location
+	InboundCancelled         // inbound − at Location
+	ReceiptReceived          // on hand +, inbound − at Location
+	StockAdjusted            // on hand ± at Location
+	StockCounted             // on hand set as of AsOf at Location
+	TransferShipped          // on hand − at Location; inbound + at ToLocation
+	TransferReceived         // on hand +, inbound − at Location
+	ReservationPlaced        // held + at Location
+	ReservationReleased      // held − at Location
+	SafetyStockSet           // safety stock of Location becomes Quantity
+)
+
+// KindCount is one more than the highest Kind.
+const KindCount = int(SafetyStockSet) + 1
+
+var kindNames = [KindCount]string{
+	"unspecified", "sale_recorded", "sale_cancelled", "sale_assigned", "sale_reassigned", "shipment_confirmed", "return_received",
+	"inbound_expected", "inbound_cancelled", "receipt_received", "stock_adjusted", "stock_counted", "transfer_shipped",
+	"transfer_received", "reservation_placed", "reservation_released", "safety_stock_set",
+}
+
+// String is the kind's name in JSON and in analytics: sale_recorded, stock_counted …
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return "unknown"
+}
+
+// ParseKind finds the kind of a name, and false for a name that is none.
+func ParseKind(name string) (Kind, bool) {
+	for i, n := range kindNames {
+		if n == name && i != 0 {
+			return Kind(i), true
+		}
+	}
+	return Unspecified, false
+}
+
+// Disposition says what became of returned units. The numbers are those of onhand.v1.Disposition.
+type Disposition uint8
+
+// The dispositions.
+const (
+	NoDisposition Disposition = iota
+	Restock                   // fit to sell: on hand
+	Refurbish                 // to be repaired: unsellable
+	Quarantine                // to be inspected: unsellable
+	Scrap                     // gone
+)
+
+var dispositionNames = [...]string{"", "restock", "refurbish", "quarantine", "scrap"}
+
+// String is the disposition's name in JSON; empty for none.
+func (d Disposition) String() string {
+	if int(d) < len(dispositionNames) {
+		return dispositionNames[d]
+	}
+	return "unknown"
+}
+
+// ParseDisposition finds the disposition of a name, and false for a name that is none.
+func ParseDisposition(name string) (Disposition, bool) {
+	for i, n := range dispositionNames {
+		if n == name && i != 0 {
+			return Disposition(i), true
+		}
+	}
+	return NoDisposition, false
+}
+
+// Event is one fact about one SKU. Fields a kind does not use are zero.
+type Event struct {
+	ID                 string // identity fixed by the source; the same id counts once
+	SKU                string
+	Location           string
+	ToLocation         string
+	Channel            string
+	OrderID            string
+	LineID             string
+	Reference          string // purchase order or transfer
+	ReservationID      string
+	Reason             string
+	Source             string
+	UnitPrice          string // decimal number in Currency
+	UnitCost           string // decimal number in Currency
+	Currency           string // ISO 4217
+	Quantity           Units  // not negative, except for StockAdjusted
+	OccurredAt         int64  // source's clock; a sale's sold_at
+	ReceivedAt         int64  // Onhand's clock at ingest
+	AsOf               int64  // counter's clock: the moment a count speaks of
+	ExpiresAt          int64  // Onhand's clock: when a reservation ends by itself
+	Kind               Kind
+	Disposition        Disposition
+	RestockedByChannel bool
+}

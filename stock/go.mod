@@ -1,0 +1,3 @@
+module github.com/onhand/onhand/stock
+
+go 1.26.0

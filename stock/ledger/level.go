@@ -1,0 +1,51 @@
+package ledger
+
+import "github.com/onhand/onhand/stock/event"
+
+// Units is a number of pieces of one SKU; a bucket may be negative, and then says so.
+type Units = event.Units
+
+// LocationLevel is the stock of one SKU at one location.
+type LocationLevel struct {
+	Location   string
+	OnHand     Units // there and fit to sell
+	Committed  Units // sold, not shipped
+	Held       Units // reservations
+	Inbound    Units // ordered or in transit to here
+	Unsellable Units // damaged, in repair, in quarantine
+	Safety     Units // never offered
+}
+
+// Available is what the location can still sell: on hand − committed − held − safety stock. Negative is an oversell.
+func (l LocationLevel) Available() Units { return l.OnHand - l.Committed - l.Held - l.Safety }
+
+// ChannelUnits is a cumulative count for one channel.
+type ChannelUnits struct {
+	Channel string
+	Units   Units
+}
+
+// Level is the public state of one SKU after an event: what stock.levels carries.
+type Level struct {
+	SKU              string
+	Version          int64 // events that changed this SKU
+	SourceOffset     int64 // offset in stock.events of the last of them
+	Locations        []LocationLevel
+	Unassigned       Units // committed with no location yet
+	Sold             []ChannelUnits
+	Restored         []ChannelUnits
+	EventID          string
+	EventKind        event.Kind
+	ReceivedAt       int64 // of the last event
+	OldestReceivedAt int64 // earliest of the events since the level emitted before
+	AppliedAt        int64
+}
+
+// Available is the sum over all locations, less what is committed without one.
+func (l *Level) Available() Units {
+	n := -l.Unassigned
+	for i := range l.Locations {
+		n += l.Locations[i].Available()
+	}
+	return n
+}

@@ -1,0 +1,55 @@
+// Package write describes what a write to a channel did.
+package write
+
+import (
+	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/event"
+)
+
+// Outcome is what is known of a write. The numbers are those of onhand.v1.WriteOutcome.
+type Outcome uint8
+
+// The outcomes.
+const (
+	UnspecifiedOutcome Outcome = iota
+	Applied                    // the channel said so
+	Refused                    // the channel refused the item; nothing changed there
+	NotSent                    // never left Onhand; nothing changed there
+	Unknown                    // sent, and no answer says what became of it
+)
+
+var outcomeNames = [...]string{"unspecified", "applied", "refused", "not_sent", "unknown"}
+
+// String is the outcome's name in analytics and logs.
+func (o Outcome) String() string {
+	if int(o) < len(outcomeNames) {
+		return outcomeNames[o]
+	}
+	return "invalid"
+}
+
+// Result is what one write did, with every time stamp: what channel.writes carries.
+type Result struct {
+	WriteID          string
+	SKU              string
+	Channel          string
+	ExternalID       string
+	Operation        catalog.Operation
+	Quantity         event.Units // absolute, compare-and-set
+	Delta            event.Units
+	Expected         event.Units // compare-and-set
+	Outcome          Outcome
+	ErrorCode        string
+	ErrorDetail      string
+	Shown            event.Units // what the channel says it shows now, if ShownKnown
+	ShownKnown       bool
+	Attempts         int
+	LevelVersion     int64
+	SourceOffset     int64
+	SettingsVersion  int64
+	OldestReceivedAt int64
+	ReceivedAt       int64
+	DecidedAt        int64
+	SentAt           int64
+	AckedAt          int64 // 0 when there was no answer
+}
