@@ -355,6 +355,7 @@ func (c *Codec) AppendSetting(dst []byte, s *Setting) []byte {
 			Match:  &onhandv1.RuleMatch{Channel: r.Match.Channel, Sku: r.Match.SKU, Brand: r.Match.Brand, Category: r.Match.Category},
 			Buffer: (*int64)(r.Buffer), Reserve: (*int64)(r.Reserve), CapBp: r.CapBP, Max: (*int64)(r.Max), HideAt: (*int64)(r.HideAt),
 			Priority: r.Priority, Weight: (*int64)(r.Weight), Paused: r.Paused, Mode: r.Mode, PoolBuffer: (*int64)(r.PoolBuffer),
+			Rounding: r.Rounding,
 		}}
 	}
 	return c.appendMessage(dst, "Setting", &m)
@@ -390,7 +391,7 @@ func DecodeSetting(value []byte) (*Setting, error) {
 		s.Rule = &catalog.Rule{
 			ID: m.Id, Buffer: (*catalog.Units)(r.Buffer), Reserve: (*catalog.Units)(r.Reserve), CapBP: r.CapBp, Max: (*catalog.Units)(r.Max),
 			HideAt: (*catalog.Units)(r.HideAt), Priority: r.Priority, Weight: (*catalog.Units)(r.Weight), Paused: r.Paused, Mode: r.Mode,
-			PoolBuffer: (*catalog.Units)(r.PoolBuffer),
+			PoolBuffer: (*catalog.Units)(r.PoolBuffer), Rounding: r.Rounding,
 		}
 		if w := r.Match; w != nil {
 			s.Rule.Match = catalog.Match{Channel: w.Channel, SKU: w.Sku, Brand: w.Brand, Category: w.Category}

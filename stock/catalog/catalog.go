@@ -81,6 +81,7 @@ type Rule struct {
 	Paused     *bool
 	Mode       *string // pooled, waterfall, proportional or fair
 	PoolBuffer *Units  // kept off all channels together
+	Rounding   *string // largest_remainder or webster
 }
 
 // ChannelListing is one SKU as one channel sells it.

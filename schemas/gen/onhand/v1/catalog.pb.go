@@ -442,7 +442,9 @@ type AllocationRule struct {
 	// pooled, waterfall, proportional or fair.
 	Mode *string `protobuf:"bytes,10,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
 	// Units kept off all channels together.
-	PoolBuffer    *int64 `protobuf:"zigzag64,11,opt,name=pool_buffer,json=poolBuffer,proto3,oneof" json:"pool_buffer,omitempty"`
+	PoolBuffer *int64 `protobuf:"zigzag64,11,opt,name=pool_buffer,json=poolBuffer,proto3,oneof" json:"pool_buffer,omitempty"`
+	// How whole units are made of shares: largest_remainder or webster (more stock never lowers a share).
+	Rounding      *string `protobuf:"bytes,12,opt,name=rounding,proto3,oneof" json:"rounding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -552,6 +554,13 @@ func (x *AllocationRule) GetPoolBuffer() int64 {
 		return *x.PoolBuffer
 	}
 	return 0
+}
+
+func (x *AllocationRule) GetRounding() string {
+	if x != nil && x.Rounding != nil {
+		return *x.Rounding
+	}
+	return ""
 }
 
 // Setting is one entry of the catalog. Topic catalog.settings, key kind/id, compacted; a null value deletes it.
@@ -992,7 +1001,7 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x10\n" +
 	"\x03sku\x18\x02 \x01(\tR\x03sku\x12\x14\n" +
 	"\x05brand\x18\x03 \x01(\tR\x05brand\x12\x1a\n" +
-	"\bcategory\x18\x04 \x01(\tR\bcategory\"\xd5\x03\n" +
+	"\bcategory\x18\x04 \x01(\tR\bcategory\"\x83\x04\n" +
 	"\x0eAllocationRule\x12*\n" +
 	"\x05match\x18\x01 \x01(\v2\x14.onhand.v1.RuleMatchR\x05match\x12\x1b\n" +
 	"\x06buffer\x18\x02 \x01(\x12H\x00R\x06buffer\x88\x01\x01\x12\x1d\n" +
@@ -1006,7 +1015,9 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\x04mode\x18\n" +
 	" \x01(\tH\bR\x04mode\x88\x01\x01\x12$\n" +
 	"\vpool_buffer\x18\v \x01(\x12H\tR\n" +
-	"poolBuffer\x88\x01\x01B\t\n" +
+	"poolBuffer\x88\x01\x01\x12\x1f\n" +
+	"\brounding\x18\f \x01(\tH\n" +
+	"R\brounding\x88\x01\x01B\t\n" +
 	"\a_bufferB\n" +
 	"\n" +
 	"\b_reserveB\t\n" +
@@ -1018,7 +1029,8 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\a_weightB\t\n" +
 	"\a_pausedB\a\n" +
 	"\x05_modeB\x0e\n" +
-	"\f_pool_buffer\"\x8c\x02\n" +
+	"\f_pool_bufferB\v\n" +
+	"\t_rounding\"\x8c\x02\n" +
 	"\aSetting\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12.\n" +
