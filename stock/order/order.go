@@ -1,7 +1,11 @@
 // Package order describes an order of one channel, and the stock events that it is made of.
 package order
 
-import "github.com/onhand/onhand/stock/event"
+import (
+	"strings"
+
+	"github.com/onhand/onhand/stock/event"
+)
 
 // Line is one line of an order.
 type Line struct {
@@ -30,9 +34,19 @@ type Order struct {
 	CustomerRef string
 }
 
-// SaleID is the event id of a line's sale: fixed by the source, so that a repeated delivery counts once.
+// SaleID is the event id of a line's sale: fixed by the source, so that a repeated delivery counts once. Ids may hold any character: a slash
+// (and the per cent sign) in a part is escaped, so that two lines never share an id.
 func SaleID(channel, orderID, lineID string) string {
-	return "sale/" + channel + "/" + orderID + "/" + lineID
+	return "sale/" + part(channel) + "/" + part(orderID) + "/" + part(lineID)
+}
+
+var escaper = strings.NewReplacer("%", "%25", "/", "%2F")
+
+func part(s string) string {
+	if strings.IndexByte(s, '/') < 0 && strings.IndexByte(s, '%') < 0 {
+		return s
+	}
+	return escaper.Replace(s)
 }
 
 // Sales is the events of an order, one per line, appended to dst.
