@@ -1,0 +1,47 @@
+# Needs Go, Node (for the ClickHouse engine) and, for the tests, Java with Maven and a Debian-like system. All else is installed here.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help build parts demo test check lint bench generate
+
+# Tools are pinned by the modules under tools/ and built into .tools/ (not in git). A stamp keeps repeated calls quick.
+TOOLS := $(CURDIR)/.tools
+export PATH := $(TOOLS):$(PATH)
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Build bin/onhand and one program per service
+	go build -o bin/ ./cmd/onhand $(patsubst %,./services/%/cmd/%,$(notdir $(wildcard services/*)))
+
+parts: ## Install what the tests run against: ClickHouse engine, Kafka, Redis, outside clients
+	go run ./e2e/testbed/cmd/parts
+
+demo: build ## Run the whole system in one process on real input
+	go run ./e2e/testbed/cmd/parts --only chdb
+	bin/onhand up
+
+test: parts .tools/schemas.stamp .tools/helm.stamp ## Run every test under the race detector; what CI runs
+	@GOWORK=off go -C tools run ./cmd/testall -race
+
+check: lint test ## Lint, then test
+
+lint: .tools/schemas.stamp .tools/lint.stamp ## Check format and code with strict linters, and look for known vulnerabilities
+	@tools/lint/lint.sh
+
+bench: parts ## Run the benchmarks; NAME=… runs one. Figures go to bench/out/
+	go run ./bench/cmd/bench $(if $(NAME),--name $(NAME))
+
+generate: .tools/schemas.stamp ## Regenerate code and docs; RELEASE=1 also makes today's schemas the ones that later ones must stay compatible with
+	cd schemas && buf lint && buf generate && go run ./internal/record
+	$(if $(RELEASE),cd schemas && buf build -o released.binpb)
+
+.tools/schemas.stamp: tools/go.mod tools/go.sum
+	@mkdir -p .tools
+	GOWORK=off go -C tools build -o $(TOOLS)/ tool
+	@touch $@
+
+.tools/%.stamp: tools/%/go.mod tools/%/go.sum
+	@mkdir -p .tools
+	GOWORK=off go -C tools/$* build -o $(TOOLS)/ tool
+	@touch $@

@@ -1,0 +1,92 @@
+// Command testall runs the tests of every module in the workspace and of the tools, and says what came of them: one line for each package
+// as it ends, the whole output of each test that fails, and "N passed, N failed" as the last line.
+//
+// A package that does not build, panics, times out or leaves a test unfinished counts as at least one failure. So does a skipped test: what
+// a test needs is installed before it runs, and a test that does not run tells nothing.
+//
+//	go -C tools run ./cmd/testall [-race] [-root DIR] [-timeout D] [package …]
+//
+// Without packages it tests all of them.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	root := flag.String("root", "..", "the repository's root")
+	race := flag.Bool("race", false, "run under the race detector")
+	timeout := flag.Duration("timeout", 20*time.Minute, "longest that the tests of one package may take")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	dir, err := filepath.Abs(*root)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testall:", err)
+		return 1
+	}
+	args := []string{"test", "-json", "-timeout", timeout.String()}
+	if *race {
+		args = append(args, "-race")
+	}
+	sum := newSummary(os.Stdout)
+	faults := 0
+	try := func(dir string, env []string, args ...string) {
+		if err := goTest(ctx, sum, dir, env, args); err != nil {
+			faults++
+			fmt.Fprintf(os.Stdout, "FAIL\tgo %v in %s: %v\n", args, dir, err)
+		}
+	}
+	if flag.NArg() > 0 {
+		try(dir, nil, append(args, flag.Args()...)...)
+	} else {
+		try(filepath.Join(dir, "tools"), []string{"GOWORK=off"}, append(args, "./...")...)
+		try(dir, nil, append(args, "work")...)
+	}
+	passed, failed := sum.total()
+	failed += faults
+	if passed == 0 && failed == 0 {
+		fmt.Println("FAIL\tno test ran")
+		failed = 1
+	}
+	fmt.Printf("\n%d passed, %d failed\n", passed, failed)
+	if failed > 0 {
+		return 1
+	}
+	return 0
+}
+
+// goTest runs one go test -json and feeds its events to sum. It returns an error only for a fault that no event told of.
+func goTest(ctx context.Context, sum *summary, dir string, env, args []string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 20 * time.Second
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	cmd.Stderr = os.Stdout
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	before := sum.failed
+	readErr := sum.read(out)
+	_, _ = io.Copy(io.Discard, out) // a broken stream must not block the child
+	if err := cmd.Wait(); err != nil && sum.failed == before {
+		return err // it failed and no event said so
+	}
+	return readErr
+}
