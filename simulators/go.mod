@@ -3,9 +3,8 @@ module github.com/onhand/onhand/simulators
 go 1.26.0
 
 require (
-	github.com/onhand/onhand/platform v0.0.0
+	go.uber.org/goleak v1.3.0
+	golang.org/x/time v0.16.0
 )
 
-replace (
-	github.com/onhand/onhand/platform => ../platform
-)
+replace github.com/onhand/onhand/platform => ../platform
