@@ -1,0 +1,68 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Defaults of [Options].
+const (
+	DefaultWindow      = 7 * 24 * time.Hour
+	DefaultCountWindow = 48 * time.Hour
+	DefaultOpenWindow  = 400 * 24 * time.Hour
+	DefaultMaxQuantity = Units(10_000_000)
+)
+
+// MinWindow is the shortest de-duplication window.
+const MinWindow = time.Minute
+
+// Options are the settings that the fold depends on: two folds of the same events agree only when theirs are the same. A zero field takes
+// its default.
+type Options struct {
+	Window      time.Duration // how long an event id is remembered, by record time
+	CountWindow time.Duration // how far back a count may speak of when stock moved since; at most Window
+	OpenWindow  time.Duration // how long an order line, reservation or purchase order that stays open is remembered
+	MaxQuantity Units         // larger quantities are rejected as absurd
+}
+
+// Validate reports every fault of the options.
+func (o Options) Validate() error {
+	o = o.withDefaults()
+	var errs []error
+	if o.Window < MinWindow {
+		errs = append(errs, fmt.Errorf("window %s: want at least %s", o.Window, MinWindow))
+	}
+	if o.CountWindow < 0 || o.CountWindow > o.Window {
+		errs = append(errs, fmt.Errorf("count window %s: want at most the window, %s", o.CountWindow, o.Window))
+	}
+	if o.OpenWindow < o.Window {
+		errs = append(errs, fmt.Errorf("open window %s: want at least the window, %s", o.OpenWindow, o.Window))
+	}
+	if o.MaxQuantity < 1 {
+		errs = append(errs, fmt.Errorf("max quantity %d: want at least 1", o.MaxQuantity))
+	}
+	return errors.Join(errs...)
+}
+
+// String names the options: stored state that was folded with others is of no use.
+func (o Options) String() string {
+	o = o.withDefaults()
+	return fmt.Sprintf("window=%s count=%s open=%s max=%d", o.Window, o.CountWindow, o.OpenWindow, o.MaxQuantity)
+}
+
+func (o Options) withDefaults() Options {
+	if o.Window == 0 {
+		o.Window = DefaultWindow
+	}
+	if o.CountWindow == 0 {
+		o.CountWindow = min(DefaultCountWindow, o.Window)
+	}
+	if o.OpenWindow == 0 {
+		o.OpenWindow = max(DefaultOpenWindow, o.Window)
+	}
+	if o.MaxQuantity == 0 {
+		o.MaxQuantity = DefaultMaxQuantity
+	}
+	return o
+}

@@ -1,0 +1,417 @@
+package ledger
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/onhand/onhand/stock/event"
+)
+
+// Outcome says what became of an event.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Applied   Outcome = iota
+	Duplicate         // its id was applied before, within the window: nothing changed
+	Rejected          // it cannot be applied: nothing changed, and Result.Fault says why
+)
+
+// Result is what Apply did.
+type Result struct {
+	Outcome  Outcome
+	Fault    Fault // when Rejected
+	Oversold Units // units that this event left without stock: how far it took the SKU below zero, or further below
+	Unknown  bool  // it cancels, ships, assigns or releases more than is known: applied as far as stock goes, remembered if the rest may follow
+}
+
+// buckets is how many buckets the window is cut into; one more, the current one, is being filled.
+const buckets = 8
+
+// Partition is the fold of one partition of stock.events.
+type Partition struct {
+	opt       Options
+	width     int64 // of a bucket, microseconds
+	skus      map[string]*SKU
+	locations names // index 0 is no location: the unassigned pool
+	channels  names
+	clock     int64 // greatest record time so far
+	bucket    int64 // of clock
+	oldest    int64 // oldest bucket that is live
+	seen      seenSet
+	items     map[uint64]item
+	wide      map[uint64][]share // items over more than two locations
+
+	changed []*SKU
+	journal []Segment
+	dropped []int64
+
+	scratch []byte
+	work    []settled
+	byHash  map[uint64]*SKU // while restoring
+}
+
+// names gives strings small numbers.
+type names struct {
+	names []string
+	index map[string]uint16
+}
+
+func newNames(first ...string) names {
+	n := names{index: make(map[string]uint16)}
+	for _, s := range first {
+		n.of(s)
+	}
+	return n
+}
+
+const maxNames = 1 << 16
+
+// of is the number of s, made when it is new. The caller has made sure that there is room.
+func (n *names) of(s string) uint16 {
+	if i, ok := n.index[s]; ok {
+		return i
+	}
+	s = strings.Clone(s)
+	i := uint16(len(n.names))
+	n.names = append(n.names, s)
+	n.index[s] = i
+	return i
+}
+
+// room reports whether s has a number or can have one.
+func (n *names) room(s string) bool {
+	if len(n.names) < maxNames-2 { // two new ones fit
+		return true
+	}
+	_, ok := n.index[s]
+	return ok
+}
+
+// New is the fold of nothing. The options must be valid.
+func New(o Options) *Partition {
+	o = o.withDefaults()
+	return &Partition{
+		opt: o, width: o.Window.Microseconds() / buckets, skus: make(map[string]*SKU), items: make(map[uint64]item),
+		wide: make(map[uint64][]share), locations: newNames(""), channels: newNames(),
+	}
+}
+
+// Len is the number of SKUs.
+func (p *Partition) Len() int { return len(p.skus) }
+
+// SKUs calls f with each SKU, in no order, until it returns false.
+func (p *Partition) SKUs(f func(*SKU) bool) {
+	for _, s := range p.skus {
+		if !f(s) {
+			return
+		}
+	}
+}
+
+// SKU is the state of one SKU, or nil when no event was applied to it.
+func (p *Partition) SKU(name string) *SKU { return p.skus[name] }
+
+// Clock is the greatest record time so far, Unix microseconds.
+func (p *Partition) Clock() int64 { return p.clock }
+
+// Remembered is the number of event ids and of open items in memory.
+func (p *Partition) Remembered() (ids, items int) { return p.seen.n, len(p.items) }
+
+// Locations is the name by index; index 0 is empty. It only grows. Do not change it.
+func (p *Partition) Locations() []string { return p.locations.names }
+
+// Channels is the name by index. It only grows. Do not change it.
+func (p *Partition) Channels() []string { return p.channels.names }
+
+// Changed is the SKUs that changed since Flushed, each once, in the order they first did.
+func (p *Partition) Changed() []*SKU { return p.changed }
+
+// Journal is what to append to each bucket of the journal since Flushed, in order. Valid until the next Apply.
+func (p *Partition) Journal() []Segment { return p.journal }
+
+// Dropped is the buckets of the journal that ended since Flushed: they are to be deleted.
+func (p *Partition) Dropped() []int64 { return p.dropped }
+
+// Flushed tells that all changes have been stored.
+func (p *Partition) Flushed() {
+	for _, s := range p.changed {
+		s.flushed()
+	}
+	p.changed, p.dropped = p.changed[:0], p.dropped[:0]
+	for i := range p.journal {
+		p.journal[i].Data = p.journal[i].Data[:0]
+	}
+	p.journal = p.journal[:0]
+}
+
+// Apply folds one event. The offset is its record's, and at its record's time in Unix microseconds; a time before an earlier record's counts as that
+// one's. Nothing of e is kept.
+func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
+	if f := Check(e, p.opt.MaxQuantity); f.Reason != "" {
+		return Result{Outcome: Rejected, Fault: f}
+	}
+	if !p.locations.room(e.Location) || !p.locations.room(e.ToLocation) || !p.channels.room(e.Channel) {
+		return Result{Outcome: Rejected, Fault: Fault{ReasonTooMany,
+			fmt.Sprintf("%s: it names one location or channel more than the %d a partition can hold: are these names, or ids made up for each event?", e.ID, maxNames-2)}}
+	}
+	p.advance(at)
+	p.scratch = append(p.scratch[:0], e.ID...)
+	lo, hi := hash128(p.scratch)
+	if p.seen.has(lo, hi) {
+		return Result{Outcome: Duplicate}
+	}
+	s := p.skus[e.SKU]
+	if e.Kind == event.StockCounted {
+		if f := p.checkCount(s, e); f.Reason != "" {
+			return Result{Outcome: Rejected, Fault: f}
+		}
+	}
+	p.seen.add(lo, hi, p.bucket)
+	if s == nil {
+		name := strings.Clone(e.SKU)
+		s = &SKU{name: name, hash: nameHash(name), fresh: true}
+		p.skus[name] = s
+	}
+	if !s.changed {
+		s.changed = true
+		p.changed = append(p.changed, s)
+	}
+	received := e.ReceivedAt
+	if received <= 0 {
+		received = at
+	}
+	if s.oldest == 0 || received < s.oldest {
+		s.oldest = received
+	}
+	s.version++
+	s.offset, s.receivedAt, s.kind = offset, received, e.Kind
+	s.eventID = append(s.eventID[:0], e.ID...)
+
+	before := s.cover
+	w := newRecord(lo, hi)
+	unknown := p.effect(s, e, &w)
+	p.append(&w)
+
+	r := Result{Unknown: unknown}
+	if s.cover < 0 && s.cover < before && e.Kind != event.SafetyStockSet {
+		r.Oversold = min(before, 0) - s.cover
+	}
+	return r
+}
+
+// effect changes the buckets, and reports whether the event speaks of more units than are open.
+func (p *Partition) effect(s *SKU, e *event.Event, w *record) (unknown bool) {
+	q := e.Quantity
+	var here, there uint16
+	if e.Location != "" {
+		here = p.locations.of(e.Location)
+		p.shelf(s, here) // every location that is named has a row, so that the rows do not depend on the order of events
+	}
+	if e.ToLocation != "" && kindNeeds[e.Kind]&needToLocation != 0 {
+		there = p.locations.of(e.ToLocation)
+		p.shelf(s, there)
+	}
+	switch e.Kind {
+	case event.SaleRecorded:
+		p.count(&s.sold, e.Channel, q)
+		p.settle(s, w, p.key(classSale, s.name, e.OrderID, e.LineID), classSale, share{here, q}, share{})
+	case event.SaleCancelled:
+		if e.RestockedByChannel {
+			p.count(&s.restored, e.Channel, q)
+		}
+		return p.settle(s, w, p.key(classSale, s.name, e.OrderID, e.LineID), classSale, share{here, -q}, share{})
+	case event.SaleAssigned:
+		p.settle(s, w, p.key(classSale, s.name, e.OrderID, e.LineID), classSale, share{0, -q}, share{here, q})
+	case event.SaleReassigned:
+		p.settle(s, w, p.key(classSale, s.name, e.OrderID, e.LineID), classSale, share{here, -q}, share{there, q})
+	case event.ShipmentConfirmed:
+		p.move(s, here, -q, e, w)
+		return p.settle(s, w, p.key(classSale, s.name, e.OrderID, e.LineID), classSale, share{here, -q}, share{})
+	case event.ReturnReceived:
+		switch e.Disposition {
+		case event.Restock:
+			p.move(s, here, q, e, w)
+		case event.Refurbish, event.Quarantine:
+			p.shelf(s, here).add(Unsellable, q)
+		}
+	case event.InboundExpected:
+		p.settle(s, w, p.key(classInbound, s.name, e.Reference, ""), classInbound, share{here, q}, share{})
+	case event.InboundCancelled:
+		return p.settle(s, w, p.key(classInbound, s.name, e.Reference, ""), classInbound, share{here, -q}, share{})
+	case event.ReceiptReceived:
+		p.move(s, here, q, e, w)
+		if e.Reference != "" { // a receipt that names no purchase order fulfils none
+			p.settle(s, w, p.key(classInbound, s.name, e.Reference, ""), classInbound, share{here, -q}, share{})
+		}
+	case event.StockAdjusted:
+		p.move(s, here, q, e, w)
+	case event.StockCounted:
+		p.recount(s, here, e)
+	case event.TransferShipped:
+		p.move(s, here, -q, e, w)
+		p.settle(s, w, p.key(classTransfer, s.name, e.Reference, ""), classTransfer, share{there, q}, share{})
+	case event.TransferReceived:
+		p.move(s, here, q, e, w)
+		p.settle(s, w, p.key(classTransfer, s.name, e.Reference, ""), classTransfer, share{here, -q}, share{})
+	case event.ReservationPlaced:
+		p.settle(s, w, p.key(classHold, s.name, e.ReservationID, ""), classHold, share{here, q}, share{})
+	case event.ReservationReleased:
+		key := p.key(classHold, s.name, e.ReservationID, "")
+		if q == 0 {
+			w.closed = true
+			_, known := p.items[key]
+			p.settle(s, w, key, classHold, share{}, share{})
+			return !known
+		}
+		return p.settle(s, w, key, classHold, share{here, -q}, share{})
+	case event.SafetyStockSet:
+		h := p.shelf(s, here)
+		s.safety += q - Units(h.v[Safety])
+		h.set(Safety, int64(q))
+	}
+	return false
+}
+
+func (p *Partition) count(ts *[]tally, channel string, q Units) {
+	t := p.tally(ts, p.channels.of(channel))
+	t.units += q
+	t.dirty = true
+}
+
+// when is the moment an event's units moved: its source's clock, but never after its record was appended.
+func (p *Partition) when(e *event.Event) int64 {
+	at := e.OccurredAt
+	if at <= 0 {
+		at = e.ReceivedAt
+	}
+	if at <= 0 || at > p.clock {
+		at = p.clock
+	}
+	return at
+}
+
+// move changes on hand, unless the newest count already has it.
+func (p *Partition) move(s *SKU, loc uint16, units Units, e *event.Event, w *record) {
+	at := p.when(e)
+	h := p.shelf(s, loc)
+	if at <= h.v[CountedAsOf] {
+		return
+	}
+	h.add(OnHand, units)
+	s.cover += units
+	h.set(MovedAt, max(at, h.v[MovedAt]))
+	p.remember(h, move{at, units})
+	w.move(s.hash, loc, units, at)
+}
+
+// remember keeps the move for later counts. What it forgets depends on the moves and the clock alone, never on when it is asked.
+func (p *Partition) remember(h *shelf, m move) {
+	if m.at <= h.v[CountsFrom] {
+		return
+	}
+	if len(h.moves) == cap(h.moves) || len(h.moves) >= maxMoves {
+		h.prune(p.clock - p.opt.CountWindow.Microseconds())
+	}
+	h.moves = append(h.moves, m)
+	if len(h.moves) > maxMoves {
+		h.set(CountsFrom, median(h.moves))
+		h.prune(h.v[CountsFrom])
+	}
+}
+
+// prune forgets the moves at or before a moment.
+func (h *shelf) prune(until int64) {
+	n := 0
+	for _, m := range h.moves {
+		if m.at > until {
+			h.moves[n] = m
+			n++
+		}
+	}
+	h.moves = h.moves[:n]
+}
+
+// countSlack is how far a counter's clock may be ahead of the record's, microseconds.
+const countSlack = 5 * 60 * 1_000_000
+
+// median is the middle moment of the moves.
+func median(moves []move) int64 {
+	at := make([]int64, len(moves))
+	for i, m := range moves {
+		at[i] = m.at
+	}
+	slices.Sort(at)
+	return at[len(at)/2]
+}
+
+// checkCount says whether a count can be corrected for what moved since the moment it speaks of.
+func (p *Partition) checkCount(s *SKU, e *event.Event) Fault {
+	if e.AsOf > p.clock+countSlack {
+		return Fault{ReasonInvalid, fmt.Sprintf("%s: as_of is more than five minutes after the count was received: check the counter's clock", e.ID)}
+	}
+	if s == nil {
+		return Fault{}
+	}
+	loc, ok := p.locations.index[e.Location]
+	if !ok {
+		return Fault{}
+	}
+	for i := range s.shelves {
+		h := &s.shelves[i]
+		if h.loc != loc {
+			continue
+		}
+		if e.AsOf < h.v[MovedAt] && (e.AsOf < p.clock-p.opt.CountWindow.Microseconds() || e.AsOf < h.v[CountsFrom]) {
+			return Fault{ReasonCountTooOld, fmt.Sprintf("%s: stock of %s at %s moved after the count's as_of, too long ago to correct for it: count again", e.ID, e.SKU, e.Location)}
+		}
+	}
+	return Fault{}
+}
+
+// recount sets on hand to the count plus what moved after it. A count that speaks of an earlier moment than the newest one changes nothing.
+func (p *Partition) recount(s *SKU, loc uint16, e *event.Event) {
+	h := p.shelf(s, loc)
+	if e.AsOf < h.v[CountedAsOf] {
+		return
+	}
+	onHand := e.Quantity
+	h.prune(e.AsOf)
+	for _, m := range h.moves {
+		onHand += m.units
+	}
+	s.cover += onHand - Units(h.v[OnHand])
+	h.set(OnHand, int64(onHand))
+	h.set(CountedAsOf, e.AsOf)
+}
+
+// advance moves the clock, and lets what is older than the window go.
+func (p *Partition) advance(at int64) {
+	if at <= p.clock {
+		return
+	}
+	first := p.clock == 0
+	p.clock = at
+	b := at / p.width
+	if b == p.bucket {
+		return
+	}
+	p.bucket = b
+	if first {
+		p.oldest = b
+		return
+	}
+	limit := b - buckets // the oldest bucket that stays
+	if p.oldest >= limit {
+		return
+	}
+	var tags uint16
+	for old := p.oldest; old < limit && old < p.oldest+buckets+1; old++ {
+		tags |= 1 << (uint64(old) & tagMask)
+		p.dropped = append(p.dropped, old)
+	}
+	p.oldest = limit
+	p.seen.drop(tags)
+	p.carry(limit)
+}
