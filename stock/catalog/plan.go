@@ -1,0 +1,195 @@
+package catalog
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/onhand/onhand/stock/allocation"
+)
+
+// Plan is one version of the settings, compiled so that the rules of a SKU are found without a search. It remembers what it resolved, and
+// so is for one goroutine.
+type Plan struct {
+	Version  int64
+	Layout   *allocation.Layout
+	Channels []*Channel // by the layout's channel numbers: in order of id
+
+	bySKU      map[string][]*Rule // most specific first
+	byBrand    map[string][]*Rule
+	byCategory map[string][]*Rule
+	general    []*Rule
+	resolved   map[traits]*allocation.Rules // for SKUs without a rule of their own
+}
+
+// traits is what rules see of a listing, beside its SKU.
+type traits struct{ brand, category string }
+
+// Compile compiles settings. Settings that [Validate] finds fault with compile too: a rule for a channel that does not exist has no effect, an
+// unknown mode counts as not set, and a channel whose id cannot name a topic is left out.
+func Compile(s *Settings) *Plan {
+	p := &Plan{
+		Version: s.Version, bySKU: map[string][]*Rule{}, byBrand: map[string][]*Rule{}, byCategory: map[string][]*Rule{},
+		resolved: map[traits]*allocation.Rules{},
+	}
+	var sellers []allocation.Seller
+	for _, id := range slices.Sorted(maps.Keys(s.Channels)) {
+		if ValidChannelID(id) {
+			p.Channels = append(p.Channels, s.Channels[id])
+			sellers = append(sellers, allocation.Seller{ID: id, Scope: s.Channels[id].Locations})
+		}
+	}
+	var places []allocation.Place
+	for id, l := range s.Locations {
+		place := allocation.Place{ID: id, Buffer: l.Buffer}
+		if l.Exclusive() {
+			place.Owner = l.Channel
+		}
+		places = append(places, place)
+	}
+	p.Layout = allocation.NewLayout(sellers, places)
+	for _, id := range slices.Sorted(maps.Keys(s.Rules)) {
+		r := s.Rules[id]
+		switch m := &r.Match; { // each rule in one list, by what narrows it most
+		case m.SKU != "":
+			p.bySKU[m.SKU] = append(p.bySKU[m.SKU], r)
+		case m.Brand != "":
+			p.byBrand[m.Brand] = append(p.byBrand[m.Brand], r)
+		case m.Category != "":
+			p.byCategory[m.Category] = append(p.byCategory[m.Category], r)
+		default:
+			p.general = append(p.general, r)
+		}
+	}
+	for _, lists := range []map[string][]*Rule{p.bySKU, p.byBrand, p.byCategory} {
+		for _, rules := range lists {
+			slices.SortStableFunc(rules, bySpecificity)
+		}
+	}
+	slices.SortStableFunc(p.general, bySpecificity)
+	return p
+}
+
+// bySpecificity orders the most specific first: by SKU, brand, category, then channel.
+func bySpecificity(a, b *Rule) int {
+	return cmp.Compare(b.Match.specificity(), a.Match.specificity())
+}
+
+func (m *Match) specificity() int {
+	n := 0
+	for i, v := range []string{m.Channel, m.Category, m.Brand, m.SKU} {
+		if v != "" {
+			n |= 1 << i
+		}
+	}
+	return n
+}
+
+// Rules is the settings in force for a SKU. Of the rules that match, each setting comes from the most specific that has it: by SKU before by
+// brand, by category, and for all; among these, for the channel before for all channels; then by rule id. Settings of the SKU as a whole (mode,
+// rounding, pool buffer) come from rules without a channel. The listing may be nil: a SKU that no one described. Do not change the result.
+func (p *Plan) Rules(sku string, l *Listing) *allocation.Rules {
+	var t traits
+	if l != nil {
+		t = traits{l.Brand, l.Category}
+	}
+	own := p.bySKU[sku]
+	if len(own) == 0 {
+		if r, ok := p.resolved[t]; ok {
+			return r
+		}
+	}
+	r := p.resolve(own, t)
+	if len(own) == 0 {
+		p.resolved[t] = r
+	}
+	return r
+}
+
+// resolve goes through the rules from the most specific on; the first to set something wins.
+func (p *Plan) resolve(own []*Rule, t traits) *allocation.Rules {
+	out := &allocation.Rules{Channels: make([]allocation.ChannelRules, len(p.Channels))}
+	var moded, rounded bool
+	for _, rules := range [][]*Rule{own, p.byBrand[t.brand], p.byCategory[t.category], p.general} {
+		for _, r := range rules {
+			m := &r.Match
+			if m.Brand != "" && m.Brand != t.brand || m.Category != "" && m.Category != t.category {
+				continue
+			}
+			if m.Channel != "" {
+				if i := p.Layout.Seller(m.Channel); i >= 0 {
+					apply(&out.Channels[i], r)
+				}
+				continue
+			}
+			for i := range out.Channels {
+				apply(&out.Channels[i], r)
+			}
+			first(&out.PoolBuffer, r.PoolBuffer, r.ID)
+			if r.Mode != nil && !moded {
+				if mode, ok := allocation.ParseMode(*r.Mode); ok {
+					out.Mode, out.ModeRule, moded = mode, r.ID, true
+				}
+			}
+			if r.Rounding != nil && !rounded {
+				if rounding, ok := allocation.ParseRounding(*r.Rounding); ok {
+					out.Rounding, rounded = rounding, true
+				}
+			}
+		}
+	}
+	return out
+}
+
+func apply(c *allocation.ChannelRules, r *Rule) {
+	first(&c.Buffer, r.Buffer, r.ID)
+	first(&c.Reserve, r.Reserve, r.ID)
+	first(&c.Cap, r.CapBP, r.ID)
+	first(&c.Max, r.Max, r.ID)
+	first(&c.HideAt, r.HideAt, r.ID)
+	first(&c.Priority, r.Priority, r.ID)
+	first(&c.Weight, r.Weight, r.ID)
+	if r.Paused != nil && !c.Paused.Set {
+		c.Paused = allocation.Setting{Set: true, Rule: r.ID}
+		if *r.Paused {
+			c.Paused.Units = 1
+		}
+	}
+}
+
+func first[N ~int32 | ~int64](s *allocation.Setting, v *N, rule string) {
+	if v != nil && !s.Set {
+		*s = allocation.Setting{Units: Units(*v), Set: true, Rule: rule}
+	}
+}
+
+// Offer is how one channel lists a SKU.
+type Offer struct {
+	Channel    int    // the plan's channel number
+	ExternalID string // the SKU's id at the channel
+	Paused     bool   // the listing is paused
+}
+
+// Offers appends to dst the channels that list a SKU, in order of channel id: those with a listing of it, and those that list all SKUs. The
+// listing may be nil.
+func (p *Plan) Offers(dst []Offer, sku string, l *Listing) []Offer {
+	for i, ch := range p.Channels {
+		o := Offer{Channel: i, ExternalID: sku}
+		listed := ch.ListsAllSKUs
+		if l != nil {
+			for j := range l.Channels {
+				if cl := &l.Channels[j]; cl.Channel == p.Layout.SellerID(i) {
+					listed, o.Paused = true, cl.Paused
+					if cl.ExternalID != "" {
+						o.ExternalID = cl.ExternalID
+					}
+					break
+				}
+			}
+		}
+		if listed {
+			dst = append(dst, o)
+		}
+	}
+	return dst
+}
