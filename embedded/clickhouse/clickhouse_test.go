@@ -306,7 +306,7 @@ func TestHTTP(t *testing.T) {
 		{name: "division", method: "GET", url: q(base, "SELECT intDiv(1, 0)"), status: 500, want: "~Code: 153. DB::Exception: "},
 		{name: "memory limit", method: "GET", url: q(base, "SELECT count() FROM (SELECT number, count() FROM numbers(10000000) GROUP BY number)", "max_memory_usage", "1000000"), status: 500, want: "~(MEMORY_LIMIT_EXCEEDED)"},
 		{name: "time limit", method: "GET", url: q(base, "SELECT count() FROM numbers(100000000000) WHERE sipHash64(number) = 1", "max_execution_time", "1"), status: 408, want: "~(TIMEOUT_EXCEEDED)"},
-		{name: "result limit", method: "GET", url: q(base, "SELECT repeat('x', 1000) FROM numbers(1000000)", "max_result_bytes", "1000000"), status: 500, want: "~Code: "},
+		{name: "result limit", method: "GET", url: q(base, "SELECT repeat('x', 1000) FROM numbers(2000000)"), status: 500, want: "~(MEMORY_LIMIT_EXCEEDED)"},
 		{name: "two statements", method: "POST", url: base, body: "SELECT 1; SELECT 2", status: 400, want: "~Multi-statements are not allowed"},
 		{name: "GET changes nothing", method: "GET", url: q(base, "CREATE TABLE no (a Int8) ENGINE = Memory"), status: 500, want: "~(READONLY)"},
 		{name: "readonly asked for", method: "POST", url: q(base, "CREATE TABLE no (a Int8) ENGINE = Memory", "readonly", "1"), status: 500, want: "~(READONLY)"},
@@ -424,6 +424,20 @@ func TestSessions(t *testing.T) {
 	}
 	if status, _, _ := call(t, "POST", base+"/?session_id=three&session_check=1", "SELECT 1"); status == 200 {
 		t.Error("session_check took a session that is not there")
+	}
+	for _, at := range []string{one, base} { // an answer cut off by an error must not show up in the next one
+		for range 9 {
+			status, _, body := call(t, "POST", at, "SELECT number, throwIf(number = 3000) FROM numbers(5000) SETTINGS max_block_size = 1000")
+			if status != 500 || !strings.HasPrefix(body, "Code: 395.") {
+				t.Fatalf("%d %q", status, body)
+			}
+			if _, _, body := call(t, "POST", at, "SELECT 'next'"); body != "next\n" {
+				t.Fatalf("after an error: %.100q", body)
+			}
+		}
+	}
+	if _, _, body := call(t, "POST", one, "SELECT a FROM mine"); body != "7\n" {
+		t.Errorf("the session lost its table after an error: %q", body)
 	}
 	for i := range 40 { // more than it keeps: the oldest ends
 		if status, _, body := call(t, "POST", fmt.Sprintf("%s/?session_id=s%d", base, i), "SELECT 1"); status != 200 {

@@ -23,11 +23,10 @@ import (
 type Config struct {
 	Dir         string        // data directory; made when missing
 	Library     string        // path of libchdb.so; empty: see Find
-	Memory      int64         // the engine's memory limit, bytes; default 1 GiB. A query over it fails, the process does not
+	Memory      int64         // the engine's memory limit, bytes, results included; default 1 GiB. A statement over it fails, the process does not
 	Threads     int           // threads of one query; default the number of processors, at most 4
 	Connections int           // statements at once that write, and as many that read; default 4
 	QueryTime   time.Duration // longest time of one statement; default 60 s
-	ResultBytes int64         // largest result of one statement; default 256 MiB
 	Log         *slog.Logger  // default: discards
 }
 
@@ -40,13 +39,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("clickhouse: %w", err)
 	}
 	c.Dir = dir
-	for _, d := range []struct {
-		v   *int64
-		def int64
-	}{{&c.Memory, 1 << 30}, {&c.ResultBytes, 256 << 20}} {
-		if *d.v <= 0 {
-			*d.v = d.def
-		}
+	if c.Memory <= 0 {
+		c.Memory = 1 << 30
 	}
 	if c.Threads <= 0 {
 		c.Threads = min(runtime.NumCPU(), 4)
@@ -215,8 +209,6 @@ func writeSettings(cfg Config) error {
     <max_insert_threads>1</max_insert_threads>
     <max_memory_usage>%d</max_memory_usage>
     <max_execution_time>%d</max_execution_time>
-    <max_result_bytes>%d</max_result_bytes>
-    <result_overflow_mode>throw</result_overflow_mode>
     <query_profiler_real_time_period_ns>0</query_profiler_real_time_period_ns>
     <query_profiler_cpu_time_period_ns>0</query_profiler_cpu_time_period_ns>
   </default></profiles>
@@ -229,7 +221,7 @@ func writeSettings(cfg Config) error {
   </default></users>
   <quotas><default></default></quotas>
 </clickhouse>
-`, cfg.Threads, cfg.Memory/4*3, int(cfg.QueryTime.Seconds()+0.999), cfg.ResultBytes)
+`, cfg.Threads, cfg.Memory/4*3, int(cfg.QueryTime.Seconds()+0.999))
 	return errors.Join(
 		os.WriteFile(filepath.Join(cfg.Dir, "config.xml"), []byte(server), 0o644),
 		os.WriteFile(users, []byte(profile), 0o644))
@@ -352,7 +344,12 @@ func (e *Engine) run(ctx context.Context, st statement, q Query, s *session) (*R
 			}
 			s.conn = c
 		}
-		return e.runOn(ctx, s.conn, st, q)
+		r, err := e.runOn(ctx, s.conn, st, q)
+		if err != nil && e.do(s.conn, "SELECT 1") != nil { // see below; a session keeps its state if it can
+			e.lib.closeConn(s.conn.handle)
+			s.conn = nil
+		}
+		return r, err
 	}
 	p := &e.writers
 	if st.reads() || st.barred {
@@ -374,7 +371,9 @@ func (e *Engine) run(ctx context.Context, st statement, q Query, s *session) (*R
 		}
 	}
 	r, err := e.runOn(ctx, c, st, q)
-	if st.changesSession() { // it must not be seen by the next user of the connection
+	// What a statement left behind must not be seen by the next one: the state
+	// that it set, or the part of its answer that it wrote before it failed.
+	if err != nil || st.changesSession() {
 		e.lib.closeConn(c.handle)
 		c = nil
 	}
