@@ -37,7 +37,7 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "testall:", err)
 		return 1
 	}
-	args := []string{"test", "-json", "-timeout", timeout.String()}
+	args := []string{"test", "-json", "-count=1", "-timeout", timeout.String()}
 	if *race {
 		args = append(args, "-race")
 	}
