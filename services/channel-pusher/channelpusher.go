@@ -1,0 +1,630 @@
+// Package channelpusher tells the sales channels what to show.
+//
+// It follows targets.<channel>, keeps the latest target of each SKU in a queue per channel account, and writes them: scarce SKUs and
+// decreases first, in batches, within the account's limits. What each write did goes to channel.writes. A write whose outcome nobody told is read
+// back before anything else is written for that SKU. The group's offsets pass a target only when it is settled or superseded, so that a restart
+// loses nothing and writes little again.
+//
+// On start every partition is read from its beginning: targets that were settled before are only remembered, to compare them with what the
+// channel shows.
+package channelpusher
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/onhand/onhand/platform/kafka"
+	"github.com/onhand/onhand/platform/telemetry"
+	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/services/channel-pusher/adapter"
+	"github.com/onhand/onhand/services/channel-pusher/adapter/httpjson"
+	"github.com/onhand/onhand/services/channel-pusher/outgoing"
+	"github.com/onhand/onhand/stock/alert"
+	"github.com/onhand/onhand/topics"
+	"github.com/onhand/onhand/topics/catalogview"
+)
+
+const (
+	service = "channel-pusher"
+	// Group is the consumer group that follows the targets.
+	Group = "onhand-channel-pusher"
+)
+
+// Config is how the pusher works, channels apart: these are in the catalog.
+type Config struct {
+	SecretsDir      string        `help:"Folder of files that hold channels' tokens, each named like its secret; the environment's ONHAND_SECRET_<NAME> comes first." env:"SECRETS_DIR"`
+	AllowPrivate    bool          `help:"Let channels be at private or loopback addresses." env:"PUSHER_ALLOW_PRIVATE"`
+	Linger          time.Duration `help:"How long a busy channel gathers a batch. An idle one never waits." default:"20ms" env:"PUSHER_LINGER"`
+	DriftSample     int           `help:"SKUs compared with what each idle channel shows, each time; 0 compares none." default:"5" env:"PUSHER_DRIFT_SAMPLE"`
+	DriftEvery      time.Duration `help:"How often an idle channel is compared." default:"10s" env:"PUSHER_DRIFT_EVERY"`
+	DriftGrace      time.Duration `help:"How long a difference may last before it is drift: longer than a sale takes to reach the ledger." default:"10s" env:"PUSHER_DRIFT_GRACE"`
+	BreakerFailures int           `help:"A channel is left alone when this many of twice as many requests failed." default:"5" env:"PUSHER_BREAKER_FAILURES"`
+	BreakerDelay    time.Duration `help:"How long it is left alone before one request tries again." default:"5s" env:"PUSHER_BREAKER_DELAY"`
+	StuckAfter      time.Duration `help:"Alert when a channel failed for this long." default:"1m" env:"PUSHER_STUCK_AFTER"`
+	BacklogAfter    time.Duration `help:"Alert when a target waited for this long." default:"5m" env:"PUSHER_BACKLOG_AFTER"`
+	CommitEvery     time.Duration `help:"How often offsets are committed." default:"250ms" env:"PUSHER_COMMIT_EVERY"`
+	Drain           time.Duration `help:"How long requests under way may take to end when the service stops." default:"4s" env:"PUSHER_DRAIN"`
+
+	instance string // part of write ids, unique to the process
+}
+
+// DefaultConfig is the settings without any flag.
+func DefaultConfig() Config {
+	return Config{
+		Linger: 20 * time.Millisecond, DriftSample: 5, DriftEvery: 10 * time.Second, DriftGrace: 10 * time.Second, BreakerFailures: 5,
+		BreakerDelay: 5 * time.Second, StuckAfter: time.Minute, BacklogAfter: 5 * time.Minute, CommitEvery: 250 * time.Millisecond, Drain: 4 * time.Second,
+	}
+}
+
+// Validate reports every fault of the settings.
+func (c Config) Validate() error {
+	var errs []error
+	positive := func(name string, d time.Duration) {
+		if d <= 0 {
+			errs = append(errs, fmt.Errorf("%s %s: want more than 0", name, d))
+		}
+	}
+	if c.Linger < 0 || c.Linger > time.Minute {
+		errs = append(errs, fmt.Errorf("linger %s: want 0 to 1m", c.Linger))
+	}
+	if c.DriftSample < 0 || c.DriftSample > readBatch {
+		errs = append(errs, fmt.Errorf("drift-sample %d: want 0 to %d", c.DriftSample, readBatch))
+	}
+	if c.BreakerFailures < 1 || c.BreakerFailures > 1000 {
+		errs = append(errs, fmt.Errorf("breaker-failures %d: want 1 to 1000", c.BreakerFailures))
+	}
+	positive("drift-every", c.DriftEvery)
+	positive("drift-grace", c.DriftGrace)
+	positive("breaker-delay", c.BreakerDelay)
+	positive("stuck-after", c.StuckAfter)
+	positive("backlog-after", c.BacklogAfter)
+	positive("commit-every", c.CommitEvery)
+	positive("drain", c.Drain)
+	return errors.Join(errs...)
+}
+
+// Deps is what the pusher needs of the process. The caller runs the catalog.
+type Deps struct {
+	Kafka     kafka.Config
+	Codec     *topics.Codec
+	Catalog   *catalogview.View
+	Telemetry *telemetry.Telemetry
+	// Adapters adds wire formats by the name that channels' settings give; http is always there.
+	Adapters map[string]adapter.Adapter
+}
+
+// Service writes targets to channels.
+type Service struct {
+	cfg      Config
+	deps     Deps
+	tel      *telemetry.Telemetry
+	engine   *engine
+	client   *kgo.Client
+	closeAll func() // ends idle connections
+	stopped  context.CancelFunc
+	metrics  metric.Registration
+	rejected atomic.Int64
+	joined   atomic.Bool
+
+	mu       sync.Mutex
+	accounts map[string]*account
+	settled  map[string]map[int32]int64 // committed offsets of the partitions that came to us
+	sends    context.Context            // ends when nothing more is to be sent
+	loops    sync.WaitGroup
+}
+
+// New makes the service. It does not reach out before Run.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	var id [6]byte
+	_, _ = rand.Read(id[:]) // never fails
+	cfg.instance = hex.EncodeToString(id[:])
+	s := &Service{cfg: cfg, deps: deps, tel: deps.Telemetry.For(service), accounts: make(map[string]*account), settled: make(map[string]map[int32]int64)}
+	client := outgoing.Client(cfg.AllowPrivate)
+	s.closeAll = client.CloseIdleConnections
+	store := &secrets{dir: cfg.SecretsDir}
+	flights, stopped := context.WithCancel(context.Background())
+	s.stopped = stopped
+	s.engine = &engine{
+		cfg: cfg, out: s, adapters: map[string]adapter.Adapter{"http": httpjson.New(client)}, secret: store.get, tracer: s.tel.Tracer, log: s.tel.Log,
+		flights: flights,
+	}
+	for name, a := range deps.Adapters {
+		s.engine.adapters[name] = a
+	}
+	var err error
+	s.client, err = deps.Kafka.Client(s.tel.Log, Group,
+		kgo.ConsumerGroup(Group), kgo.ConsumeRegex(), kgo.ConsumeTopics(`^`+strings.ReplaceAll(schemas.TargetsPrefix, ".", `\.`)+`.+$`),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
+		kgo.MetadataMaxAge(10*time.Second), kgo.MetadataMinAge(100*time.Millisecond), kgo.FetchMaxWait(time.Second),
+		kgo.AdjustFetchOffsetsFn(s.fromStart), kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { s.joined.Store(true) }),
+		kgo.OnPartitionsRevoked(func(ctx context.Context, _ *kgo.Client, lost map[string][]int32) { s.giveUp(ctx, lost, true) }),
+		kgo.OnPartitionsLost(func(ctx context.Context, _ *kgo.Client, lost map[string][]int32) { s.giveUp(ctx, lost, false) }),
+		kgo.MaxBufferedRecords(100_000))
+	if err != nil {
+		stopped()
+		return nil, err
+	}
+	if err := s.meter(s.tel.Meter); err != nil {
+		s.client.Close()
+		stopped()
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	deps.Catalog.OnChange(func(c catalogview.Change) {
+		if c.Settings {
+			s.configure()
+		}
+	})
+	return s, nil
+}
+
+// fromStart notes what the group has settled and reads from the beginning all the same: settled targets are remembered.
+func (s *Service) fromStart(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for t, parts := range offsets {
+		if s.settled[t] == nil {
+			s.settled[t] = make(map[int32]int64)
+		}
+		for p, o := range parts {
+			s.settled[t][p] = max(0, o.EpochOffset().Offset)
+			parts[p] = kgo.NewOffset().AtStart()
+		}
+	}
+	return offsets, nil
+}
+
+// Run writes targets until ctx ends, then waits for requests under way, commits and returns nil.
+func (s *Service) Run(ctx context.Context) error {
+	defer s.closeAll()
+	defer s.client.Close()
+	defer s.stopped()
+	defer func() { _ = s.metrics.Unregister() }() // fails only for a meter of another kind
+	if err := s.deps.Catalog.WaitReady(ctx); err != nil {
+		return nil // stopped before it began
+	}
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
+	s.mu.Lock()
+	s.sends = sending
+	s.mu.Unlock()
+	s.configure()
+	var helpers sync.WaitGroup
+	helpers.Go(func() { s.commitLoop(sending) })
+	helpers.Go(func() { s.watchLoop(sending) })
+	s.consume(ctx)
+	stop()
+	s.loops.Wait()
+	helpers.Wait()
+	return s.drain()
+}
+
+// drain waits for requests under way and makes their results and offsets durable.
+func (s *Service) drain() error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain)
+	defer cancel()
+	over := context.AfterFunc(ctx, s.stopped) // what still hangs then ends with an unknown outcome, and is not committed
+	defer over()
+	for _, a := range s.all() {
+		a.wg.Wait()
+	}
+	ctx, cancel2 := context.WithTimeout(context.Background(), s.cfg.Drain)
+	defer cancel2()
+	if err := s.client.Flush(ctx); err != nil {
+		return fmt.Errorf("write results could not be sent: %w", err)
+	}
+	if err := s.commit(ctx); err != nil {
+		return fmt.Errorf("last offsets could not be committed; some targets will be written again: %w", err)
+	}
+	return nil
+}
+
+// consume reads targets until ctx ends.
+func (s *Service) consume(ctx context.Context) {
+	for {
+		fetches := s.client.PollFetches(ctx)
+		if ctx.Err() != nil || fetches.IsClientClosed() {
+			s.client.AllowRebalance()
+			return
+		}
+		fetches.EachError(func(t string, p int32, err error) {
+			if !errors.Is(err, context.Canceled) {
+				s.tel.Log.Warn("fetching targets failed; trying again", "topic", t, "partition", p, "err", err)
+			}
+		})
+		var touched []*account
+		fetches.EachTopic(func(t kgo.FetchTopic) {
+			channel := strings.TrimPrefix(t.Topic, schemas.TargetsPrefix)
+			a := s.account(channel)
+			t.EachPartition(func(p kgo.FetchPartition) { s.take(a, t.Topic, p.Partition, p.Records) })
+			touched = append(touched, a)
+		})
+		for _, a := range touched {
+			a.nudge()
+		}
+		s.client.AllowRebalance()
+	}
+}
+
+// take gives one partition's records to its account.
+func (s *Service) take(a *account, topic string, partition int32, records []*kgo.Record) {
+	if len(records) == 0 {
+		return
+	}
+	s.mu.Lock()
+	settled := s.settled[topic][partition]
+	s.mu.Unlock()
+	var bad []*kgo.Record
+	a.mu.Lock()
+	p := a.partition(topic, partition, settled)
+	for _, r := range records {
+		if len(r.Value) == 0 {
+			a.removed(p, r.Offset, string(r.Key))
+			continue
+		}
+		t, err := topics.DecodeTarget(r.Value)
+		if err == nil && (t.SKU == "" || t.Channel != a.id) {
+			err = fmt.Errorf("target of SKU %q for channel %q in topic %s", t.SKU, t.Channel, topic)
+		}
+		if err != nil {
+			p.next = max(p.next, r.Offset+1)
+			if r.Offset >= p.settled {
+				rej := s.deps.Codec.RejectedRecord(r, "undecodable", err.Error(), service, time.Now())
+				bad = append(bad, rej)
+			}
+			continue
+		}
+		external := t.ExternalID
+		if external == "" {
+			external = t.SKU
+		}
+		x := target{
+			quantity: int64(t.Quantity), levelVersion: t.LevelVersion, settingsVersion: t.SettingsVersion, sourceOffset: t.SourceOffset,
+			sold: int64(t.Sold - t.Restored), received: t.ReceivedAt, oldest: t.OldestReceivedAt, decided: t.DecidedAt, withdrawn: t.Withdrawn,
+		}
+		if sc := trace.SpanContextFromContext(telemetry.Extract(context.Background(), r)); sc.IsSampled() {
+			x.span = &sc
+		}
+		a.offer(p, r.Offset, t.SKU, external, x)
+	}
+	var seqs []int64
+	for _, r := range bad { // the commit waits for the rejects, too
+		seqs = append(seqs, p.add(r.Offset))
+	}
+	a.mu.Unlock()
+	if len(bad) == 0 {
+		return
+	}
+	s.rejected.Add(int64(len(bad)))
+	a.wg.Go(func() {
+		if !s.produce(bad) {
+			return
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, seq := range seqs {
+			p.done(seq)
+		}
+	})
+}
+
+// account finds a channel's account, or opens it and starts its queue.
+func (s *Service) account(channel string) *account {
+	s.mu.Lock()
+	a := s.accounts[channel]
+	if a != nil {
+		s.mu.Unlock()
+		return a
+	}
+	a = newAccount(s.engine, channel)
+	s.accounts[channel] = a
+	sends := s.sends
+	s.mu.Unlock()
+	a.configure(s.deps.Catalog.Settings().Channels[channel])
+	s.loops.Go(func() { a.run(sends) })
+	return a
+}
+
+func (s *Service) all() []*account {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*account, 0, len(s.accounts))
+	for _, a := range s.accounts {
+		out = append(out, a)
+	}
+	return out
+}
+
+// configure puts the catalog's channels in force, and looks for the topics of new ones.
+func (s *Service) configure() {
+	channels := s.deps.Catalog.Settings().Channels
+	for _, a := range s.all() {
+		c := channels[a.id]
+		a.mu.Lock()
+		same := c != nil && a.conf == c
+		a.mu.Unlock()
+		if !same {
+			a.configure(c)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range channels {
+		if s.accounts[id] == nil {
+			s.client.ForceMetadataRefresh()
+			return
+		}
+	}
+}
+
+// commitLoop commits what is settled. It also looks for topics of channels that have none yet, so that a new channel is picked up at once.
+func (s *Service) commitLoop(ctx context.Context) {
+	t := time.NewTicker(s.cfg.CommitEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if err := s.commit(ctx); err != nil && ctx.Err() == nil {
+			s.tel.Log.Warn("committing offsets failed; trying again", "err", err)
+		}
+	}
+}
+
+// commit commits every partition up to its oldest target that is not settled.
+func (s *Service) commit(ctx context.Context) error {
+	offsets := make(map[string]map[int32]kgo.EpochOffset)
+	for _, a := range s.all() {
+		a.mu.Lock()
+		for _, p := range a.parts {
+			if to := p.commit(); to > p.stored {
+				if offsets[p.topic] == nil {
+					offsets[p.topic] = make(map[int32]kgo.EpochOffset)
+				}
+				offsets[p.topic][p.id] = kgo.EpochOffset{Epoch: -1, Offset: to}
+			}
+		}
+		a.mu.Unlock()
+	}
+	if len(offsets) == 0 {
+		return nil
+	}
+	if err := s.commitOffsets(ctx, offsets); err != nil {
+		return err
+	}
+	for _, a := range s.all() {
+		topic := schemas.TargetsTopic(a.id)
+		a.mu.Lock()
+		for id, o := range offsets[topic] {
+			if p := a.parts[id]; p != nil {
+				p.stored = max(p.stored, o.Offset)
+			}
+		}
+		a.mu.Unlock()
+	}
+	return nil
+}
+
+func (s *Service) watchLoop(ctx context.Context) {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			for _, a := range s.all() {
+				a.watch(now)
+			}
+			s.lookForTopics()
+		}
+	}
+}
+
+// lookForTopics refreshes the topic list while a channel that is written to has no account, which its topic brings.
+func (s *Service) lookForTopics() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, c := range s.deps.Catalog.Settings().Channels {
+		if s.accounts[id] == nil && c.Adapter != "none" && !s.assigned(id) {
+			s.client.ForceMetadataRefresh()
+			return
+		}
+	}
+}
+
+// assigned says whether partitions of the channel's topic are known. The caller holds mu.
+func (s *Service) assigned(channel string) bool {
+	return len(s.settled[schemas.TargetsTopic(channel)]) > 0
+}
+
+// giveUp leaves partitions to another member: nothing of them is sent from now on, and requests under way are waited for.
+func (s *Service) giveUp(ctx context.Context, lost map[string][]int32, ours bool) {
+	offsets := make(map[string]map[int32]kgo.EpochOffset)
+	for t, ids := range lost {
+		s.mu.Lock()
+		a := s.accounts[strings.TrimPrefix(t, schemas.TargetsPrefix)]
+		s.mu.Unlock()
+		if a == nil {
+			continue
+		}
+		for _, id := range ids {
+			a.mu.Lock()
+			p := a.revoke(id)
+			a.mu.Unlock()
+			if p == nil {
+				continue
+			}
+			a.waitFor(ctx, p, s.cfg.Drain)
+			a.mu.Lock()
+			to := p.commit()
+			a.mu.Unlock()
+			if to > p.stored {
+				if offsets[t] == nil {
+					offsets[t] = make(map[int32]kgo.EpochOffset)
+				}
+				offsets[t][id] = kgo.EpochOffset{Epoch: -1, Offset: to}
+			}
+		}
+	}
+	if ours && len(offsets) > 0 {
+		if err := s.commitOffsets(ctx, offsets); err != nil {
+			s.tel.Log.Warn("committing before handing partitions over failed: some targets will be written again", "err", err)
+		}
+	}
+}
+
+// waitFor waits until no request holds an item of the partition, at most d.
+func (a *account) waitFor(ctx context.Context, p *partition, d time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	for {
+		a.mu.Lock()
+		n := p.underWay
+		a.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Service) commitOffsets(ctx context.Context, offsets map[string]map[int32]kgo.EpochOffset) error {
+	var failed error
+	s.client.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		if err != nil {
+			failed = err
+			return
+		}
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+					failed = fmt.Errorf("topic %s partition %d: %w", t.Topic, p.Partition, err)
+				}
+			}
+		}
+	})
+	return failed
+}
+
+// results implements outlet.
+func (s *Service) results(out []outcome, settled func()) {
+	records := make([]*kgo.Record, len(out))
+	for i := range out {
+		r := topics.Record(schemas.ChannelWrites, out[i].res.SKU, s.deps.Codec.AppendWrite(nil, &out[i].res))
+		if out[i].span.IsSampled() {
+			telemetry.Inject(trace.ContextWithSpanContext(context.Background(), out[i].span), r)
+		}
+		records[i] = r
+	}
+	if s.produce(records) && settled != nil {
+		settled()
+	}
+}
+
+// produce returns true when all records are acknowledged. It goes on trying; only the end of the service stops it.
+func (s *Service) produce(records []*kgo.Record) bool {
+	for {
+		var mu sync.Mutex
+		var failed []*kgo.Record
+		var last error
+		var wg sync.WaitGroup
+		wg.Add(len(records))
+		for _, r := range records {
+			s.client.Produce(s.engine.flights, r, func(r *kgo.Record, err error) {
+				if err != nil {
+					mu.Lock()
+					failed, last = append(failed, &kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers}), err
+					mu.Unlock()
+				}
+				wg.Done()
+			})
+		}
+		wg.Wait()
+		if len(failed) == 0 {
+			return true
+		}
+		if s.engine.flights.Err() != nil {
+			return false
+		}
+		s.tel.Log.Error("results could not be written to Kafka; trying again", "records", len(failed), "err", last)
+		select {
+		case <-s.engine.flights.Done():
+			return false
+		case <-time.After(time.Second):
+		}
+		records = failed
+	}
+}
+
+// alert implements outlet.
+func (s *Service) alert(a alert.Alert) {
+	key := a.SKU
+	if key == "" {
+		key = a.Channel
+	}
+	s.tel.Log.Warn(a.Message, "channel", a.Channel, "sku", a.SKU, "alert", a.ID)
+	s.client.TryProduce(s.engine.flights, topics.Record(schemas.StockAlerts, key, s.deps.Codec.AppendAlert(nil, &a)), func(_ *kgo.Record, err error) {
+		if err != nil {
+			s.tel.Log.Error("alert could not be written to Kafka", "alert", a.ID, "err", err)
+		}
+	})
+}
+
+// Ready is nil when the catalog is read and the group is joined.
+func (s *Service) Ready(ctx context.Context) error {
+	if err := s.deps.Catalog.WaitReady(ctx); err != nil {
+		return err
+	}
+	if !s.joined.Load() {
+		return errors.New("not a member of the consumer group yet")
+	}
+	if err := s.client.Ping(ctx); err != nil {
+		return fmt.Errorf("kafka: %w", err)
+	}
+	return nil
+}
+
+// Idle waits until every target that was consumed is settled, its result is durable, and nothing is under way. Paused channels never get there.
+func (s *Service) Idle(ctx context.Context) error {
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	for {
+		busy := ""
+		for _, a := range s.all() {
+			if a.busy() > 0 {
+				busy = a.id
+				break
+			}
+		}
+		if busy == "" {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("channel %s still has targets to write: %w", busy, ctx.Err())
+		case <-t.C:
+		}
+	}
+}
