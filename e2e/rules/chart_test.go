@@ -117,7 +117,8 @@ func serviceNames(t *testing.T) []string {
 	return names
 }
 
-var variable = regexp.MustCompile(`\b[A-Z][A-Z0-9]*(_[A-Z0-9]+)+\b`)
+// variable is how --help names the environment variable of a flag.
+var variable = regexp.MustCompile(`\$[A-Z][A-Z0-9_]*`)
 
 // TestChartSpeaksTheServicesLanguage builds each service and holds that it knows every variable the chart sets for it.
 func TestChartSpeaksTheServicesLanguage(t *testing.T) {
@@ -143,7 +144,7 @@ func TestChartSpeaksTheServicesLanguage(t *testing.T) {
 					_, data, _ := strings.Cut(doc, "\ndata:\n")
 					for line := range strings.Lines(data) {
 						key, _, ok := strings.Cut(strings.TrimSpace(line), ":")
-						if ok && !slices.Contains(known, key) {
+						if ok && !slices.Contains(known, "$"+key) {
 							t.Errorf("%s: the chart sets %s, which %s --help does not name", shape, key, name)
 						}
 					}

@@ -2,6 +2,8 @@
 # All that `make lint` checks. Each step runs even when one before it failed; the exit status says whether any did.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+root=$PWD
+modules=$(go list -m -f '{{.Dir}}') # of the workspace
 status=0
 step() {
 	echo "== $1"
@@ -17,8 +19,8 @@ unformatted() {
 
 linters() {
 	local failed=0 module
-	for module in $(go list -m -f '{{.Dir}}' all 2>/dev/null | sort -u | grep -F "$PWD/"); do
-		(cd "$module" && golangci-lint run --config "$OLDPWD/.golangci.yml" ./...) || failed=1
+	for module in $modules; do
+		(cd "$module" && golangci-lint run --config "$root/.golangci.yml" ./...) || failed=1
 	done
 	return $failed
 }
@@ -26,7 +28,7 @@ linters() {
 # The vulnerability database is fetched from the network. Where it cannot be reached nothing was checked, and that is said.
 vulnerabilities() {
 	local out code module failed=0
-	for module in $(go list -m -f '{{.Dir}}' all 2>/dev/null | sort -u | grep -F "$PWD/"); do
+	for module in $modules; do
 		out=$(cd "$module" && govulncheck ./... 2>&1)
 		code=$?
 		if [ $code -eq 3 ]; then

@@ -1,23 +1,28 @@
-{{/* What the chart knows of each service: its ports, what it talks to, and the consumer group whose lag scales it. */}}
+{{/* What the chart knows of each service: the variables that name its addresses, what it talks to, and the consumer group whose lag scales it. */}}
 {{- define "onhand.facts" -}}
 ingest:
-  api: true
-  needs: [apikeys]
+  api: LISTEN
+  admin: ADMIN_LISTEN
+  needs: [redis, apikeys]
   topic: orders.in
 ledger-projector:
-  api: true
+  api: LISTEN
+  admin: ADMIN_LISTEN
   needs: [redis, apikeys]
   topic: stock.events
 allocator:
-  api: false
+  api: ""
+  admin: ADMIN_LISTEN
   needs: []
   topic: stock.levels
 channel-pusher:
-  api: false
+  api: ""
+  admin: ADMIN_ADDR
   needs: [tokens]
   topic: ""
 analytics:
-  api: true
+  api: LISTEN
+  admin: ADMIN_LISTEN
   needs: [clickhouse, apikeys]
   topic: ""
 {{- end }}
@@ -106,10 +111,11 @@ REDIS_CA_FILE: {{ printf "/etc/onhand/redis-ca/%s" $v.redis.tls.caKey | quote }}
 {{- end }}
 {{- end }}
 {{- if has "clickhouse" $needs }}
-CLICKHOUSE_ADDRS: {{ join "," $v.clickhouse.addrs | quote }}
+CLICKHOUSE_URL: {{ $v.clickhouse.url | quote }}
 CLICKHOUSE_DATABASE: {{ $v.clickhouse.database | quote }}
-{{- if $v.clickhouse.username }}
-CLICKHOUSE_USERNAME: {{ $v.clickhouse.username | quote }}
+CLICKHOUSE_USER: {{ $v.clickhouse.user | quote }}
+{{- if $v.clickhouse.caSecret }}
+CLICKHOUSE_CA_FILE: {{ printf "/etc/onhand/clickhouse-ca/%s" $v.clickhouse.caKey | quote }}
 {{- end }}
 {{- if $v.clickhouse.existingSecret }}
 CLICKHOUSE_PASSWORD_FILE: {{ printf "/etc/onhand/clickhouse/%s" $v.clickhouse.passwordKey | quote }}
@@ -121,10 +127,10 @@ API_KEYS_FILE: {{ printf "/etc/onhand/api-keys/%s" $v.apiKeys.key | quote }}
 {{- if and (has "tokens" $needs) $v.channelTokens.existingSecret }}
 SECRETS_DIR: /etc/onhand/channel-tokens
 {{- end }}
-{{- if .facts.api }}
-API_LISTEN: ":8080"
+{{- with .facts.api }}
+{{ . }}: ":8080"
 {{- end }}
-ADMIN_LISTEN: ":9090"
+{{ .facts.admin }}: ":9090"
 {{- end }}
 
 {{/* Secrets that one service mounts, as YAML: folder under /etc/onhand -> Secret. */}}
@@ -141,7 +147,10 @@ ADMIN_LISTEN: ":9090"
 {{- with $v.redis.existingSecret }}{{ $_ := set $out "redis" . }}{{ end -}}
 {{- if $v.redis.tls.enabled }}{{ with $v.redis.tls.caSecret }}{{ $_ := set $out "redis-ca" . }}{{ end }}{{ end -}}
 {{- end -}}
-{{- if has "clickhouse" $needs }}{{ with $v.clickhouse.existingSecret }}{{ $_ := set $out "clickhouse" . }}{{ end }}{{ end -}}
+{{- if has "clickhouse" $needs -}}
+{{- with $v.clickhouse.existingSecret }}{{ $_ := set $out "clickhouse" . }}{{ end -}}
+{{- with $v.clickhouse.caSecret }}{{ $_ := set $out "clickhouse-ca" . }}{{ end -}}
+{{- end -}}
 {{- if has "apikeys" $needs }}{{ with $v.apiKeys.existingSecret }}{{ $_ := set $out "api-keys" . }}{{ end }}{{ end -}}
 {{- if has "tokens" $needs }}{{ with $v.channelTokens.existingSecret }}{{ $_ := set $out "channel-tokens" . }}{{ end }}{{ end -}}
 {{- toYaml $out -}}
