@@ -25,7 +25,7 @@ type Line struct {
 type Sale struct {
 	ID          string          `json:"id"`
 	PlacedAt    time.Time       `json:"placed_at"` // zero means now
-	Currency    string          `json:"currency,omitempty"`
+	Currency    string          `json:"currency"`
 	CustomerRef string          `json:"customer_ref,omitempty"`
 	ShipTo      json.RawMessage `json:"ship_to,omitempty"` // passed on as it is
 	Lines       []Line          `json:"lines"`
@@ -67,7 +67,7 @@ type Return struct {
 	Quantity    int64     `json:"quantity"`
 	OccurredAt  time.Time `json:"occurred_at"`
 	Disposition string    `json:"disposition"` // restock, refurbish, quarantine or scrap
-	Location    string    `json:"location,omitempty"`
+	Location    string    `json:"location"` // that took the units in
 }
 
 // ErrNeverSold refuses a cancellation or return of a line that the channel refused to sell.
@@ -275,6 +275,9 @@ func (s *Sale) validate() error {
 	if s.ID == "" {
 		return errors.New("id: a sale needs one")
 	}
+	if s.Currency == "" {
+		return fmt.Errorf("sale %s: currency: it has none", s.ID)
+	}
 	if len(s.Lines) == 0 {
 		return fmt.Errorf("sale %s: lines: it has none", s.ID)
 	}
@@ -327,6 +330,9 @@ func (c *channel) cancel(ctx context.Context, x *Cancellation) error {
 func (c *channel) giveBack(ctx context.Context, x *Return) error {
 	if err := checkBack(x.OrderID, x.LineID, x.SKU, x.Quantity); err != nil {
 		return err
+	}
+	if x.Location == "" {
+		return errors.New("location: name the place that took the units in")
 	}
 	if err := c.out.room(ctx, c.srv.cfg.MaxUnreported); err != nil {
 		return err

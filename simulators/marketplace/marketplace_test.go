@@ -217,13 +217,13 @@ func TestReportsInOrderThroughFailures(t *testing.T) {
 	if code != http.StatusOK || strings.Count(got, `"sold":true`) != 50 {
 		t.Fatalf("%d %s", code, got)
 	}
-	if _, got := post(t, s.ChannelURL("shop")+"/sales", `[{"id":"o3","lines":[{"id":"1","sku":"a","quantity":1}]}]`); !strings.Contains(got, `"repeated":true`) {
+	if _, got := post(t, s.ChannelURL("shop")+"/sales", `[{"id":"o3","currency":"GBP","lines":[{"id":"1","sku":"a","quantity":1}]}]`); !strings.Contains(got, `"repeated":true`) {
 		t.Errorf("a repeated sale: %s", got)
 	}
 	if _, got := post(t, s.ChannelURL("shop")+"/cancellations", `{"order_id":"o3","line_id":"1","sku":"a","quantity":1}`); !strings.Contains(got, "accepted") {
 		t.Errorf("cancellation: %s", got)
 	}
-	if _, got := post(t, s.ChannelURL("shop")+"/returns", `{"order_id":"o4","line_id":"1","sku":"a","quantity":1,"disposition":"scrap"}`); !strings.Contains(got, "accepted") {
+	if _, got := post(t, s.ChannelURL("shop")+"/returns", `{"order_id":"o4","line_id":"1","sku":"a","quantity":1,"disposition":"scrap","location":"W1"}`); !strings.Contains(got, "accepted") {
 		t.Errorf("return: %s", got)
 	}
 	if err := s.Drain(t.Context()); err != nil {
@@ -259,13 +259,13 @@ func TestReportsInOrderThroughFailures(t *testing.T) {
 
 func TestRefusedLineCannotComeBack(t *testing.T) {
 	s, _ := start(t, Config{})
-	if res, err := s.Sell(t.Context(), "shop", Sale{ID: "o", Lines: []Line{{ID: "1", SKU: "a", Quantity: 1}}}); err != nil || res.Lines[0].Sold {
+	if res, err := s.Sell(t.Context(), "shop", Sale{ID: "o", Currency: "EUR", Lines: []Line{{ID: "1", SKU: "a", Quantity: 1}}}); err != nil || res.Lines[0].Sold {
 		t.Fatal(res, err)
 	}
 	if err := s.Cancel(t.Context(), "shop", Cancellation{OrderID: "o", LineID: "1", SKU: "a", Quantity: 1}); !errors.Is(err, ErrNeverSold) {
 		t.Errorf("cancel: %v", err)
 	}
-	if err := s.Return(t.Context(), "shop", Return{OrderID: "o", LineID: "1", SKU: "a", Quantity: 1}); !errors.Is(err, ErrNeverSold) {
+	if err := s.Return(t.Context(), "shop", Return{OrderID: "o", LineID: "1", SKU: "a", Quantity: 1, Location: "W1"}); !errors.Is(err, ErrNeverSold) {
 		t.Errorf("return: %v", err)
 	}
 }
@@ -278,7 +278,7 @@ func TestStateOutlivesAStop(t *testing.T) {
 	}
 	_ = s.Set("shop", "a", 3)
 	for i := range 3 {
-		if _, err := s.Sell(t.Context(), "shop", Sale{ID: fmt.Sprint(i), Lines: []Line{{ID: "1", SKU: "a", Quantity: 2}}}); err != nil {
+		if _, err := s.Sell(t.Context(), "shop", Sale{ID: fmt.Sprint(i), Currency: "EUR", Lines: []Line{{ID: "1", SKU: "a", Quantity: 2}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -295,7 +295,7 @@ func TestStateOutlivesAStop(t *testing.T) {
 	if lines := o.all(); len(lines) != 1 || lines[0]["id"] != "0" {
 		t.Errorf("reported after the restart: %v", lines)
 	}
-	if res, _ := again.Sell(t.Context(), "shop", Sale{ID: "0", Lines: []Line{{ID: "1", SKU: "a", Quantity: 1}}}); !res.Repeated {
+	if res, _ := again.Sell(t.Context(), "shop", Sale{ID: "0", Currency: "EUR", Lines: []Line{{ID: "1", SKU: "a", Quantity: 1}}}); !res.Repeated {
 		t.Error("the sale of before the restart was taken again")
 	}
 	if st := again.Stats()[0]; st.SoldUnits != 2 || st.RefusedUnits != 4 || st.Reported != 1 {
@@ -323,9 +323,9 @@ func TestFaults(t *testing.T) {
 		t.Errorf("shows %d: the error should have come after the write", q)
 	}
 	_ = s.SetFaults("shop", Faults{LostReports: 1})
-	_, _ = s.Sell(t.Context(), "shop", Sale{ID: "lost", Lines: []Line{{ID: "1", SKU: "a", Quantity: 1}}})
+	_, _ = s.Sell(t.Context(), "shop", Sale{ID: "lost", Currency: "EUR", Lines: []Line{{ID: "1", SKU: "a", Quantity: 1}}})
 	_ = s.SetFaults("shop", Faults{DuplicatedReports: 1})
-	_, _ = s.Sell(t.Context(), "shop", Sale{ID: "twice", Lines: []Line{{ID: "1", SKU: "a", Quantity: 1}}})
+	_, _ = s.Sell(t.Context(), "shop", Sale{ID: "twice", Currency: "EUR", Lines: []Line{{ID: "1", SKU: "a", Quantity: 1}}})
 	if err := s.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -243,6 +243,7 @@ func (c *channel) post(ctx context.Context, batch []report) (rejected int, wait 
 		return 0, 0, err
 	}
 	req.Header.Set("Content-Type", "application/x-ndjson")
+	req.Header.Set("Prefer", "return=minimal") // the counts are enough
 	if zip != nil {
 		req.Header.Set("Content-Encoding", "gzip")
 	}
