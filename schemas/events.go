@@ -6,7 +6,7 @@ import onhandv1 "github.com/onhand/onhand/schemas/gen/onhand/v1"
 // which all have.
 type KindFields struct {
 	Kind   onhandv1.EventKind
-	Needs  []string // rejected without them
+	Needs  []string // the ledger rejects the event without them
 	May    []string // used where present
 	Effect string   // what it does to the buckets, for people
 }
@@ -17,39 +17,41 @@ func EventFields() []KindFields {
 		location, toLocation, channel, order, line = "location", "to_location", "channel", "order_id", "line_id"
 		price, cost, currency                      = "unit_price", "unit_cost", "currency"
 		reason, reference                          = "reason", "reference"
+		disposition, restocked                     = "disposition", "restocked_by_channel"
+		reservation, expires, asOf                 = "reservation_id", "expires_at_us", "as_of_us"
 	)
 	return []KindFields{
-		{onhandv1.EventKind_EVENT_KIND_SALE_RECORDED, []string{channel}, []string{location, order, line, price, currency},
+		{onhandv1.EventKind_EVENT_KIND_SALE_RECORDED, []string{channel, order}, []string{location, line, price, currency},
 			"committed + at the location, or unassigned without one; sold of the channel +"},
-		{onhandv1.EventKind_EVENT_KIND_SALE_CANCELLED, []string{channel}, []string{location, order, line, reason, "restocked_by_channel"},
-			"committed − at the location, or unassigned without one; restored of the channel + when restocked_by_channel"},
-		{onhandv1.EventKind_EVENT_KIND_SALE_ASSIGNED, []string{location}, []string{channel, order, line},
+		{onhandv1.EventKind_EVENT_KIND_SALE_CANCELLED, []string{order}, []string{channel, location, line, price, currency, reason, restocked},
+			"committed −, where the order's line has units; restored of the channel + when restocked_by_channel, which then must name the channel"},
+		{onhandv1.EventKind_EVENT_KIND_SALE_ASSIGNED, []string{location, order}, []string{channel, line},
 			"unassigned −; committed + at the location"},
-		{onhandv1.EventKind_EVENT_KIND_SALE_REASSIGNED, []string{location, toLocation}, []string{channel, order, line, reason},
+		{onhandv1.EventKind_EVENT_KIND_SALE_REASSIGNED, []string{location, toLocation, order}, []string{channel, line, reason},
 			"committed − at location; committed + at to_location"},
-		{onhandv1.EventKind_EVENT_KIND_SHIPMENT_CONFIRMED, []string{location}, []string{channel, order, line, reference},
+		{onhandv1.EventKind_EVENT_KIND_SHIPMENT_CONFIRMED, []string{location, order}, []string{channel, line, reference},
 			"on hand − and committed − at the location"},
-		{onhandv1.EventKind_EVENT_KIND_RETURN_RECEIVED, []string{location, "disposition"}, []string{channel, order, line, price, currency, reason},
+		{onhandv1.EventKind_EVENT_KIND_RETURN_RECEIVED, []string{location, disposition}, []string{channel, order, line, price, currency, reason},
 			"restock: on hand +; refurbish, quarantine: unsellable +; scrap: nothing"},
-		{onhandv1.EventKind_EVENT_KIND_INBOUND_EXPECTED, []string{location}, []string{reference, cost, currency},
+		{onhandv1.EventKind_EVENT_KIND_INBOUND_EXPECTED, []string{location, reference}, []string{cost, currency},
 			"inbound + at the location"},
-		{onhandv1.EventKind_EVENT_KIND_INBOUND_CANCELLED, []string{location}, []string{reference, reason},
-			"inbound − at the location"},
+		{onhandv1.EventKind_EVENT_KIND_INBOUND_CANCELLED, []string{reference}, []string{location, cost, currency, reason},
+			"inbound − where the reference has units"},
 		{onhandv1.EventKind_EVENT_KIND_RECEIPT_RECEIVED, []string{location}, []string{reference, cost, currency},
-			"on hand +; inbound − by what was announced"},
-		{onhandv1.EventKind_EVENT_KIND_STOCK_ADJUSTED, []string{location}, []string{reason, cost, currency},
+			"on hand +; inbound − by what the reference announced"},
+		{onhandv1.EventKind_EVENT_KIND_STOCK_ADJUSTED, []string{location}, []string{reason, reference, cost, currency},
 			"on hand ± by the signed quantity"},
-		{onhandv1.EventKind_EVENT_KIND_STOCK_COUNTED, []string{location, "as_of_us"}, []string{reason},
+		{onhandv1.EventKind_EVENT_KIND_STOCK_COUNTED, []string{location, asOf}, []string{reason, reference},
 			"on hand becomes the count, corrected for events since as_of_us"},
-		{onhandv1.EventKind_EVENT_KIND_TRANSFER_SHIPPED, []string{location, toLocation}, []string{reference},
+		{onhandv1.EventKind_EVENT_KIND_TRANSFER_SHIPPED, []string{location, toLocation, reference}, []string{reason},
 			"on hand − at location; inbound + at to_location"},
-		{onhandv1.EventKind_EVENT_KIND_TRANSFER_RECEIVED, []string{location}, []string{reference},
+		{onhandv1.EventKind_EVENT_KIND_TRANSFER_RECEIVED, []string{location, reference}, []string{reason},
 			"on hand +, inbound − at the location"},
-		{onhandv1.EventKind_EVENT_KIND_RESERVATION_PLACED, []string{location, "reservation_id"}, []string{"expires_at_us", channel, order},
+		{onhandv1.EventKind_EVENT_KIND_RESERVATION_PLACED, []string{location, reservation}, []string{expires, channel, order, line},
 			"held + at the location"},
-		{onhandv1.EventKind_EVENT_KIND_RESERVATION_RELEASED, []string{location, "reservation_id"}, []string{channel, order, reason},
+		{onhandv1.EventKind_EVENT_KIND_RESERVATION_RELEASED, []string{reservation}, []string{location, channel, order, line, reason},
 			"held − at the location"},
-		{onhandv1.EventKind_EVENT_KIND_SAFETY_STOCK_SET, []string{location}, []string{reason},
+		{onhandv1.EventKind_EVENT_KIND_SAFETY_STOCK_SET, []string{location}, []string{reason, reference},
 			"safety stock of the location becomes the quantity"},
 	}
 }
