@@ -50,8 +50,8 @@ func TestGoFiles(t *testing.T) {
 	}
 }
 
-// testFaults finds tests that sleep (they are slow, and still fail on a slow machine) and tests that skip (they tell nothing). Inside a
-// synctest bubble time is virtual and sleeping costs none.
+// testFaults finds tests that sleep for a fixed time (they are slow, and still fail on a slow machine) and tests that skip (they tell nothing). A
+// loop that looks again and again for a condition may pause between looks, and in a synctest bubble time is virtual.
 func testFaults(t *testing.T, file, text string) (faults []string) {
 	t.Helper()
 	set := token.NewFileSet()
@@ -60,7 +60,13 @@ func testFaults(t *testing.T, file, text string) (faults []string) {
 		t.Fatal(err)
 	}
 	bubble := slices.ContainsFunc(f.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"testing/synctest"` })
+	var around []ast.Node
 	ast.Inspect(f, func(n ast.Node) bool {
+		if n == nil {
+			around = around[:len(around)-1]
+			return true
+		}
+		around = append(around, n)
 		call, ok := n.(*ast.CallExpr)
 		if !ok {
 			return true
@@ -71,7 +77,7 @@ func testFaults(t *testing.T, file, text string) (faults []string) {
 		}
 		x, _ := sel.X.(*ast.Ident)
 		switch {
-		case x != nil && x.Name == "time" && sel.Sel.Name == "Sleep" && !bubble:
+		case x != nil && x.Name == "time" && sel.Sel.Name == "Sleep" && !bubble && !slices.ContainsFunc(around, looks):
 			faults = append(faults, set.Position(n.Pos()).String()+": wait for a condition, do not sleep")
 		case x != nil && (x.Name == "t" || x.Name == "b" || x.Name == "f") && slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, sel.Sel.Name):
 			faults = append(faults, set.Position(n.Pos()).String()+": install what the test needs, do not skip it")
@@ -81,15 +87,42 @@ func testFaults(t *testing.T, file, text string) (faults []string) {
 	return faults
 }
 
-func TestTestFaultsAreFound(t *testing.T) {
-	const sleeps, skips = "package p\nimport (\"testing\"; \"time\")\nfunc TestA(t *testing.T) { time.Sleep(1) }", "package p\nimport \"testing\"\nfunc TestA(t *testing.T) { t.Skip() }"
-	for name, text := range map[string]string{"sleep": sleeps, "skip": skips} {
-		if n := len(testFaults(t, name, text)); n != 1 {
-			t.Errorf("%s: %d faults found, want 1", name, n)
-		}
+// looks reports whether n is a loop that goes on until a condition holds: it has one, or leaves from within.
+func looks(n ast.Node) bool {
+	loop, ok := n.(*ast.ForStmt)
+	if !ok || loop.Post != nil {
+		return false
 	}
-	if n := len(testFaults(t, "bubble", strings.Replace(sleeps, `"testing";`, `"testing"; "testing/synctest";`, 1))); n != 0 {
-		t.Errorf("bubble: %d faults found, want 0", n)
+	found := loop.Cond != nil
+	ast.Inspect(loop.Body, func(n ast.Node) bool {
+		switch n.(type) {
+		case *ast.ReturnStmt, *ast.BranchStmt:
+			found = true
+		}
+		return !found
+	})
+	return found
+}
+
+func TestTestFaultsAreFound(t *testing.T) {
+	for body, want := range map[string]int{
+		"time.Sleep(1)":                                          1,
+		"for range 3 { time.Sleep(1) }":                          1,
+		"for i := 0; i < 3; i++ { time.Sleep(1) }":               1,
+		"for { time.Sleep(1) }":                                  1,
+		"t.Skip()":                                               1,
+		"for !done() { time.Sleep(1) }":                          0,
+		"for { if done() { return }; time.Sleep(1) }":            0,
+		"synctest.Test(t, func(t *testing.T) { time.Sleep(1) })": 0,
+	} {
+		imports := `"testing"; "time"`
+		if strings.Contains(body, "synctest") {
+			imports += `; "testing/synctest"`
+		}
+		text := "package p\nimport (" + imports + ")\nfunc TestA(t *testing.T) { " + body + " }"
+		if n := len(testFaults(t, "a_test.go", text)); n != want {
+			t.Errorf("%s: %d faults found, want %d", body, n, want)
+		}
 	}
 }
 
