@@ -22,7 +22,8 @@ demo: build ## Run the whole system in one process on real input
 	bin/onhand up
 
 test: parts .tools/schemas.stamp .tools/helm.stamp ## Run every test under the race detector; what CI runs
-	@GOWORK=off go -C tools run ./cmd/testall -race
+	@GOWORK=off go -C tools build -o $(TOOLS)/testall ./cmd/testall
+	@$(TOOLS)/testall -race -root $(CURDIR)
 
 check: lint test ## Lint, then test
 
@@ -32,7 +33,7 @@ lint: .tools/schemas.stamp .tools/lint.stamp ## Check format and code with stric
 bench: parts ## Run the benchmarks; NAME=… runs one. Figures go to bench/out/
 	go run ./bench/cmd/bench $(if $(NAME),--name $(NAME))
 
-generate: .tools/schemas.stamp ## Regenerate code and docs; RELEASE=1 also makes today's schemas the ones that later ones must stay compatible with
+generate: .tools/schemas.stamp ## Regenerate code and docs from the schemas; RELEASE=1 also makes these the released ones
 	cd schemas && buf lint && buf generate && go run ./internal/record
 	$(if $(RELEASE),cd schemas && buf build -o released.binpb)
 
