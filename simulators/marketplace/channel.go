@@ -67,7 +67,7 @@ type Return struct {
 	Quantity    int64     `json:"quantity"`
 	OccurredAt  time.Time `json:"occurred_at"`
 	Disposition string    `json:"disposition"` // restock, refurbish, quarantine or scrap
-	Location    string    `json:"location"` // that took the units in
+	Location    string    `json:"location"`    // that took the units in
 }
 
 // ErrNeverSold refuses a cancellation or return of a line that the channel refused to sell.
