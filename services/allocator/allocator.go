@@ -1,0 +1,304 @@
+package allocator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/onhand/onhand/platform/kafka"
+	"github.com/onhand/onhand/platform/telemetry"
+	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/topics"
+	"github.com/onhand/onhand/topics/catalogview"
+)
+
+// Config is how the allocator works.
+type Config struct {
+	Group      string        `help:"Consumer group." default:"onhand-allocator" env:"ALLOCATOR_GROUP"`
+	PollMax    int           `help:"Most levels taken in at once: bursts of one SKU within them cost one decision." default:"10000" env:"ALLOCATOR_POLL_MAX"`
+	WriteMax   int           `help:"Targets written before their acknowledgement is waited for; one SKU's targets may exceed it." default:"20000" env:"ALLOCATOR_WRITE_MAX"`
+	WriteLimit time.Duration `help:"Longest wait for Kafka to acknowledge targets, and for a stop to finish what was begun." default:"30s" env:"ALLOCATOR_WRITE_LIMIT"`
+}
+
+// DefaultConfig is the settings that suit most.
+func DefaultConfig() Config {
+	return Config{Group: "onhand-allocator", PollMax: 10_000, WriteMax: 20_000, WriteLimit: 30 * time.Second}
+}
+
+// Validate reports every fault of the settings.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Group == "" {
+		errs = append(errs, errors.New("group: give the consumer group a name"))
+	}
+	if c.PollMax < 1 {
+		errs = append(errs, fmt.Errorf("poll-max %d: want at least 1", c.PollMax))
+	}
+	if c.WriteMax < 1 || c.WriteMax > 1_000_000 {
+		errs = append(errs, fmt.Errorf("write-max %d: want 1 to 1000000", c.WriteMax))
+	}
+	if c.WriteLimit <= 0 {
+		errs = append(errs, fmt.Errorf("write-limit %v: want more than 0", c.WriteLimit))
+	}
+	return errors.Join(errs...)
+}
+
+// Deps is what the allocator needs.
+type Deps struct {
+	Kafka      kafka.Config
+	Codec      *topics.Codec
+	Catalog    *catalogview.View // the caller runs it, after New
+	Telemetry  *telemetry.Telemetry
+	Middleware func(http.Handler) http.Handler // wraps the HTTP API, as for authentication; nil for none
+}
+
+// Service is the allocator. Run does the work; the other methods may be called beside it.
+type Service struct {
+	cfg    Config
+	deps   Deps
+	client *kgo.Client
+	adm    *kadm.Client
+
+	// work is held while a batch is decided and written, so that a partition is never given away in the middle.
+	work sync.Mutex
+
+	// mu guards the engine and the partitions. It is never held while waiting for Kafka.
+	mu         sync.Mutex
+	engine     *engine
+	parts      map[int32]*owned
+	partitions int32           // of stock.levels; 0 until known
+	ensured    map[string]bool // channels whose topic is there
+
+	changes    changes
+	taken      map[string]map[int32]kgo.EpochOffset // offsets whose targets are acknowledged
+	records    []kgo.Record
+	values     []byte
+	pointers   []*kgo.Record
+	topicNames map[string]string // by channel
+
+	stats   counters
+	joined  atomic.Bool
+	started atomic.Bool
+}
+
+// owned is a partition this instance owns.
+type owned struct {
+	*partition
+	loaded    bool  // its targets have been taken in
+	end       int64 // end of the partition when it was assigned
+	committed int64 // offset the group had; records before it were seen by someone
+	next      int64 // offset after the last level taken in
+	high      int64 // end of the partition as last heard of
+	heard     time.Time
+}
+
+// New makes an allocator. It does not reach out before Run. The catalog must not run yet.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := errors.Join(cfg.Validate(), deps.Kafka.Validate()); err != nil {
+		return nil, fmt.Errorf("allocator: %w", err)
+	}
+	s := &Service{
+		cfg: cfg, deps: deps, engine: newEngine(deps.Catalog.Listing), parts: make(map[int32]*owned), ensured: make(map[string]bool),
+		topicNames: make(map[string]string), taken: map[string]map[int32]kgo.EpochOffset{schemas.StockLevels: {}},
+	}
+	s.changes.skus = make(map[string]struct{})
+	deps.Catalog.OnChange(s.changes.add)
+	return s, nil
+}
+
+// connect joins the group.
+func (s *Service) connect() (err error) {
+	s.client, err = s.deps.Kafka.Client(s.deps.Telemetry.Log, "onhand-allocator",
+		kgo.ConsumerGroup(s.cfg.Group), kgo.ConsumeTopics(schemas.StockLevels), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.AdjustFetchOffsetsFn(s.fromStart),
+		kgo.OnPartitionsAssigned(s.assigned), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
+		kgo.ManualFlushing(), kgo.MaxBufferedRecords(2*s.cfg.WriteMax+100_000))
+	if err == nil {
+		s.adm = kadm.NewClient(s.client)
+	}
+	return err
+}
+
+// changes is what the catalog changed since it was last looked at, and how a waiting poll hears of it.
+type changes struct {
+	mu       sync.Mutex
+	settings bool
+	skus     map[string]struct{}
+	pending  bool
+	stop     context.CancelFunc // ends the poll under way
+}
+
+func (c *changes) add(ch catalogview.Change) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settings = c.settings || ch.Settings
+	for _, sku := range ch.SKUs {
+		c.skus[sku] = struct{}{}
+	}
+	c.wake()
+}
+
+// wake has the poll under way, or the next one, return at once. c.mu is held.
+func (c *changes) wake() {
+	c.pending = true
+	if c.stop != nil {
+		c.stop()
+	}
+}
+
+func (c *changes) call() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wake()
+}
+
+// waiting registers stop for the poll that begins.
+func (c *changes) waiting(stop context.CancelFunc) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stop = stop; stop == nil {
+		c.pending = false
+	} else if c.pending {
+		stop()
+	}
+}
+
+// take returns the changes, which the caller then owns.
+func (c *changes) take() (settings bool, skus map[string]struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	settings, skus = c.settings, c.skus
+	c.settings = false
+	if len(skus) > 0 {
+		c.skus = make(map[string]struct{})
+	}
+	return settings, skus
+}
+
+// Run allocates until ctx ends, and then finishes what was begun. It returns nil after a requested stop. Call it once.
+func (s *Service) Run(ctx context.Context) error {
+	stop, err := s.observe()
+	if err != nil {
+		return fmt.Errorf("allocator: %w", err)
+	}
+	defer stop()
+	err = s.run(ctx)
+	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
+		return nil
+	}
+	return fmt.Errorf("allocator: %w", err)
+}
+
+func (s *Service) run(ctx context.Context) error {
+	if err := s.deps.Catalog.WaitReady(ctx); err != nil {
+		return err
+	}
+	if err := s.connect(); err != nil {
+		return err
+	}
+	defer s.client.CloseAllowingRebalance()
+	found, err := s.adm.ListTopics(ctx, schemas.StockLevels)
+	if err == nil {
+		err = found.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("topic %s: %w", schemas.StockLevels, err)
+	}
+	s.changes.take() // whatever changed so far is in the settings that are read now
+	if err := s.applySettings(ctx, int32(len(found[schemas.StockLevels].Partitions))); err != nil {
+		return err
+	}
+	s.started.Store(true)
+	for ctx.Err() == nil {
+		if err := s.turn(ctx); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.WriteLimit)
+	defer cancel()
+	s.client.CommitOffsetsSync(ctx, s.taken, nil) // a hint: a failure costs nothing
+	return nil
+}
+
+// applySettings makes the topics of new channels and has all SKUs decided by the settings in force.
+func (s *Service) applySettings(ctx context.Context, partitions int32) error {
+	plan := catalog.Compile(s.deps.Catalog.Settings())
+	var missing []kafka.Topic
+	for _, ch := range plan.Channels {
+		if !s.ensured[ch.ID] {
+			missing = append(missing, topics.TargetsSpec(ch.ID, partitions))
+		}
+	}
+	if len(missing) > 0 {
+		ctx, cancel := context.WithTimeout(ctx, s.cfg.WriteLimit)
+		defer cancel()
+		if err := kafka.EnsureTopics(ctx, s.client, s.deps.Kafka.Replication, missing); err != nil {
+			return err
+		}
+		if err := s.checkPartitions(ctx, missing, partitions); err != nil {
+			return err
+		}
+	}
+	clear(s.ensured)
+	for _, ch := range plan.Channels {
+		s.ensured[ch.ID] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.partitions = partitions
+	s.engine.settings(plan, func(f func(*partition)) {
+		for _, o := range s.parts {
+			f(o.partition)
+		}
+	})
+	s.stats.settings.Store(plan.Version)
+	return nil
+}
+
+// checkPartitions refuses a targets topic that someone made with another number of partitions: a SKU would not stay in its partition.
+func (s *Service) checkPartitions(ctx context.Context, made []kafka.Topic, partitions int32) error {
+	names := make([]string, len(made))
+	for i := range made {
+		names[i] = made[i].Name
+	}
+	found, err := s.adm.ListTopics(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("targets topics: %w", err)
+	}
+	for _, t := range found {
+		if t.Err == nil && int32(len(t.Partitions)) != partitions {
+			return fmt.Errorf("topic %s has %d partitions and %s has %d: give them the same number", t.Topic, len(t.Partitions), schemas.StockLevels, partitions)
+		}
+	}
+	return nil
+}
+
+// Ready reports why the allocator does not decide for all its partitions yet, or nil.
+func (s *Service) Ready(context.Context) error {
+	if !s.started.Load() {
+		return errors.New("allocator: the catalog has not been read yet")
+	}
+	if !s.joined.Load() {
+		return errors.New("allocator: no partitions assigned yet")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	loading := 0
+	for _, o := range s.parts {
+		if !o.live {
+			loading++
+		}
+	}
+	if loading > 0 {
+		return fmt.Errorf("allocator: loading %d of %d partitions", loading, len(s.parts))
+	}
+	return nil
+}

@@ -1,0 +1,348 @@
+package allocator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/onhand/onhand/platform/telemetry"
+	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/topics"
+)
+
+const (
+	loadingPoll = 250 * time.Millisecond // how often progress is looked at while partitions load
+	loadingIdle = 5 * time.Second        // a partition that gives nothing for so long has no more: its last records were compacted away
+)
+
+// fromStart has every assigned partition read from its start: the state is in memory, and made of all levels.
+func (s *Service) fromStart(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ps := range offsets {
+		for p, o := range ps {
+			if got := s.parts[p]; got != nil {
+				got.committed = o.EpochOffset().Offset
+			}
+			ps[p] = kgo.NewOffset().AtStart()
+		}
+	}
+	return offsets, nil
+}
+
+func (s *Service) assigned(_ context.Context, _ *kgo.Client, got map[string][]int32) {
+	s.mu.Lock()
+	for _, p := range got[schemas.StockLevels] {
+		s.parts[p] = &owned{partition: newPartition(), heard: time.Now()}
+	}
+	s.mu.Unlock()
+	s.joined.Store(true)
+	s.changes.call()
+}
+
+// revoked gives partitions up once the batch under way is written.
+func (s *Service) revoked(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+	s.work.Lock()
+	defer s.work.Unlock()
+	s.giveUp(gone)
+}
+
+// lost gives partitions up at once: someone else may own them already.
+func (s *Service) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) { s.giveUp(gone) }
+
+func (s *Service) giveUp(gone map[string][]int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range gone[schemas.StockLevels] {
+		if o := s.parts[p]; o != nil {
+			s.engine.drop(o.partition)
+			delete(s.parts, p)
+		}
+	}
+	s.count()
+}
+
+// turn takes in what is there, at once and as a whole, decides, and writes.
+func (s *Service) turn(ctx context.Context) error {
+	fetches := s.poll(ctx)
+	defer s.client.AllowRebalance()
+	if fetches.IsClientClosed() || ctx.Err() != nil && fetches.NumRecords() == 0 {
+		return ctx.Err()
+	}
+	fetches.EachError(func(t string, p int32, err error) {
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+			s.deps.Telemetry.Log.WarnContext(ctx, "fetch failed; trying again", "topic", t, "partition", p, "err", err)
+		}
+	})
+	s.work.Lock()
+	defer s.work.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.WriteLimit+loadLimit) // what was taken in is finished
+	defer cancel()
+	begun := time.Now()
+	settings, relisted := s.changes.take()
+	if settings {
+		if err := s.applySettings(ctx, s.partitions); err != nil {
+			return err
+		}
+	}
+	if err := s.load(ctx); err != nil {
+		return err
+	}
+	b := batch{log: s.deps.Telemetry.Log}
+	s.mu.Lock()
+	for sku := range relisted {
+		if o := s.parts[s.partitionOf(sku)]; o != nil {
+			s.engine.relisted(o.partition, sku)
+		}
+	}
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) { s.takeIn(ctx, &b, p) })
+	s.startLoaded(fetches.NumRecords() > 0)
+	s.count()
+	s.mu.Unlock()
+	wrote, err := s.write(ctx, &b)
+	if err != nil {
+		return err
+	}
+	if took := time.Since(begun); wrote > 0 || fetches.NumRecords() > 0 {
+		s.stats.batch(ctx, took)
+		if settings {
+			s.stats.recompute.Store(int64(took))
+		}
+	}
+	s.commit(&b)
+	return nil
+}
+
+// commit tells the group how far it is. That is only a hint, for lag-based scaling, as a new owner reads from the start: it is not waited for.
+func (s *Service) commit(b *batch) {
+	if len(b.next) == 0 {
+		return
+	}
+	for p, o := range b.next {
+		s.taken[schemas.StockLevels][p] = o
+	}
+	s.client.CommitOffsets(context.Background(), map[string]map[int32]kgo.EpochOffset{schemas.StockLevels: b.next}, nil)
+}
+
+// poll waits for levels, or for a change of the catalog or of the assignment. While partitions load it looks at their progress now and then.
+func (s *Service) poll(ctx context.Context) kgo.Fetches {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.mu.Lock()
+	for _, o := range s.parts {
+		if !o.live {
+			ctx, cancel = context.WithTimeout(ctx, loadingPoll)
+			defer cancel()
+			break
+		}
+	}
+	s.mu.Unlock()
+	s.changes.waiting(cancel)
+	defer s.changes.waiting(nil)
+	return s.client.PollRecords(ctx, s.cfg.PollMax)
+}
+
+// batch is what one turn took in.
+type batch struct {
+	log      logger
+	rejected []*kgo.Record
+	traced   map[string]context.Context // by SKU
+	spans    []trace.Span
+	next     map[int32]kgo.EpochOffset // by partition
+}
+
+type logger interface {
+	ErrorContext(ctx context.Context, msg string, args ...any)
+}
+
+// takeIn feeds the records of one partition to the engine. s.mu is held.
+func (s *Service) takeIn(ctx context.Context, b *batch, p kgo.FetchTopicPartition) {
+	o := s.parts[p.Partition]
+	if o == nil || len(p.Records) == 0 { // given up meanwhile
+		return
+	}
+	o.heard, o.high = time.Now(), p.HighWatermark
+	for _, r := range p.Records {
+		o.next = r.Offset + 1
+		if len(r.Value) == 0 {
+			s.engine.forget(o.partition, string(r.Key))
+			continue
+		}
+		l, err := topics.DecodeLevel(r.Value)
+		if err == nil && (l.SKU == "" || l.SKU != string(r.Key)) {
+			err = fmt.Errorf("its key is %q and its SKU %q: want the same", r.Key, l.SKU)
+		}
+		if err != nil {
+			s.reject(ctx, b, o, r, err)
+			continue
+		}
+		s.stats.levels.Add(1)
+		if !s.engine.level(o.partition, l) {
+			s.stats.stale.Add(1)
+			continue
+		}
+		if !o.live {
+			continue
+		}
+		if tc := telemetry.Extract(ctx, r); tc != ctx {
+			tc, span := s.deps.Telemetry.Tracer.Start(tc, "allocate", trace.WithSpanKind(trace.SpanKindConsumer),
+				trace.WithAttributes(attribute.String("onhand.sku", l.SKU), attribute.Int64("onhand.level_version", l.Version)))
+			if b.traced == nil {
+				b.traced = make(map[string]context.Context)
+			}
+			b.traced[l.SKU] = tc // of several levels of a SKU, the newest stands for all
+			b.spans = append(b.spans, span)
+		}
+	}
+	last := p.Records[len(p.Records)-1]
+	if o.next <= o.committed { // reading again what was committed before: never take the group's offset back
+		return
+	}
+	if b.next == nil {
+		b.next = make(map[int32]kgo.EpochOffset)
+	}
+	b.next[p.Partition] = kgo.EpochOffset{Epoch: last.LeaderEpoch, Offset: o.next}
+}
+
+// reject keeps a record that cannot be read, once: a restart reads it again, but the group is past it then.
+func (s *Service) reject(ctx context.Context, b *batch, o *owned, r *kgo.Record, err error) {
+	if r.Offset < o.committed {
+		return
+	}
+	s.stats.rejected.Add(1)
+	b.log.ErrorContext(ctx, "level rejected", "partition", r.Partition, "offset", r.Offset, "sku", string(r.Key), "err", err)
+	detail := strings.TrimSpace(err.Error()) + "; the SKU keeps its earlier level until a newer one comes"
+	b.rejected = append(b.rejected, s.deps.Codec.RejectedRecord(r, "undecodable", detail, "allocator", time.Now()))
+}
+
+// startLoaded makes partitions live whose levels have all been read. s.mu is held.
+func (s *Service) startLoaded(some bool) {
+	for _, o := range s.parts {
+		if o.live || !o.loaded {
+			continue
+		}
+		if o.next >= o.end || !some && time.Since(o.heard) > loadingIdle {
+			s.engine.start(o.partition)
+		}
+	}
+}
+
+// count sets what Stats says of the partitions. s.mu is held.
+func (s *Service) count() {
+	var skus, lag int64
+	for _, o := range s.parts {
+		skus += int64(len(o.skus))
+		lag += max(0, o.high-o.next)
+	}
+	s.stats.skus.Store(skus)
+	s.stats.lag.Store(lag)
+}
+
+// write writes what the engine decides for touched SKUs, in runs of WriteMax, and returns when Kafka has acknowledged all of it.
+func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
+	defer func() {
+		for _, span := range b.spans {
+			span.End()
+		}
+	}()
+	for _, r := range b.rejected {
+		s.pointers = append(s.pointers, r)
+	}
+	for more := true; more; {
+		s.mu.Lock()
+		var out []decision
+		out, more = s.engine.decide(time.Now().UnixMicro(), s.cfg.WriteMax)
+		s.mu.Unlock()
+		s.encode(b, out)
+		if err := s.produce(ctx); err != nil {
+			return wrote, err
+		}
+		wrote += len(out)
+		s.stats.targets.Add(int64(len(out)))
+		for i := range out {
+			if out[i].target.Withdrawn {
+				s.stats.withdrawn.Add(1)
+			}
+		}
+	}
+	return wrote, nil
+}
+
+var targetHeaders = []kgo.RecordHeader{{Key: topics.ContentTypeHeader, Value: []byte("application/x-protobuf")}}
+
+// encode appends the records of decisions to s.pointers. Records and values are in memory that the next run uses again: by then Kafka has
+// acknowledged them.
+func (s *Service) encode(b *batch, out []decision) {
+	if cap(s.records) < len(out) {
+		s.records = make([]kgo.Record, len(out), len(out)+len(out)/2)
+	}
+	s.records, s.values = s.records[:len(out)], s.values[:0]
+	for i := range out {
+		t := &out[i].target
+		at := len(s.values)
+		s.values = s.deps.Codec.AppendTarget(s.values, t) // when it grows, what is encoded stays where it is
+		r := &s.records[i]
+		*r = kgo.Record{Topic: s.topic(t.Channel), Key: out[i].sku.key, Value: s.values[at:len(s.values):len(s.values)], Headers: targetHeaders[:1:1]}
+		if b.traced != nil {
+			if ctx, ok := b.traced[t.SKU]; ok {
+				telemetry.Inject(ctx, r)
+			}
+		}
+		s.pointers = append(s.pointers, r)
+	}
+}
+
+// topic is the topic of a channel, without making its name anew.
+func (s *Service) topic(channel string) string {
+	if name, ok := s.topicNames[channel]; ok {
+		return name
+	}
+	name := schemas.TargetsTopic(channel)
+	s.topicNames[channel] = name
+	return name
+}
+
+// produce writes s.pointers and waits.
+func (s *Service) produce(ctx context.Context) error {
+	if len(s.pointers) == 0 {
+		return nil
+	}
+	failed := make(chan error, 1)
+	promise := func(r *kgo.Record, err error) {
+		if err != nil {
+			select {
+			case failed <- fmt.Errorf("write to %s: %w", r.Topic, err):
+			default: // the first says enough
+			}
+		}
+	}
+	for _, r := range s.pointers {
+		s.client.Produce(ctx, r, promise)
+	}
+	clear(s.pointers)
+	s.pointers = s.pointers[:0]
+	if err := s.client.Flush(ctx); err != nil {
+		return fmt.Errorf("write targets: %w", err)
+	}
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+// partitionOf is the partition of a SKU, as producers choose it.
+func (s *Service) partitionOf(sku string) int32 {
+	if s.partitions <= 0 {
+		return -1
+	}
+	p := kgo.StickyKeyPartitioner(nil).ForTopic(schemas.StockLevels)
+	return int32(p.Partition(&kgo.Record{Key: []byte(sku)}, int(s.partitions)))
+}

@@ -1,0 +1,89 @@
+package allocator
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+)
+
+// Stats is how far the allocator is, and what it did since it started.
+type Stats struct {
+	Levels          int64         // taken in, the ones read again on assignment included
+	Stale           int64         // of these, not newer than what was known
+	Rejected        int64         // could not be read: in stock.rejected
+	Targets         int64         // written
+	Withdrawn       int64         // of these, because the channel no longer lists the SKU
+	SKUs            int64         // known, in the partitions owned now
+	Lag             int64         // levels not taken in yet
+	SettingsVersion int64         // in force
+	LastRecompute   time.Duration // of all SKUs after the last change of settings, until acknowledged
+	LastBatch       time.Duration // from taking in to acknowledged
+}
+
+type counters struct {
+	levels, stale, rejected, targets, withdrawn, skus, lag, settings, recompute, lastBatch atomic.Int64
+	duration                                                                               metric.Float64Histogram
+}
+
+func (c *counters) batch(ctx context.Context, took time.Duration) {
+	c.lastBatch.Store(int64(took))
+	c.duration.Record(ctx, took.Seconds())
+}
+
+// Stats is cheap: it may be called as often as a screen is drawn.
+func (s *Service) Stats() Stats {
+	c := &s.stats
+	return Stats{
+		Levels: c.levels.Load(), Stale: c.stale.Load(), Rejected: c.rejected.Load(), Targets: c.targets.Load(), Withdrawn: c.withdrawn.Load(),
+		SKUs: c.skus.Load(), Lag: c.lag.Load(), SettingsVersion: c.settings.Load(), LastRecompute: time.Duration(c.recompute.Load()),
+		LastBatch: time.Duration(c.lastBatch.Load()),
+	}
+}
+
+// observe registers the metrics; stop removes them.
+func (s *Service) observe() (stop func(), err error) {
+	m := s.deps.Telemetry.Meter
+	c := &s.stats
+	if c.duration, err = m.Float64Histogram("onhand_allocator_batch_seconds", metric.WithUnit("s"),
+		metric.WithDescription("From taking levels in to Kafka's acknowledgement of their targets.")); err != nil {
+		return nil, err
+	}
+	var all []metric.Observable
+	var reads []func(metric.Observer)
+	add := func(name, doc string, v *atomic.Int64, counts bool) {
+		if err != nil {
+			return
+		}
+		var o metric.Int64Observable
+		if counts {
+			o, err = m.Int64ObservableCounter(name, metric.WithDescription(doc))
+		} else {
+			o, err = m.Int64ObservableGauge(name, metric.WithDescription(doc))
+		}
+		all = append(all, o)
+		reads = append(reads, func(to metric.Observer) { to.ObserveInt64(o, v.Load()) })
+	}
+	add("onhand_allocator_levels", "Stock levels taken in.", &c.levels, true)
+	add("onhand_allocator_stale_levels", "Stock levels ignored, as not newer than what was known.", &c.stale, true)
+	add("onhand_allocator_rejected_records", "Levels that could not be read and went to stock.rejected.", &c.rejected, true)
+	add("onhand_allocator_targets", "Targets written.", &c.targets, true)
+	add("onhand_allocator_withdrawn_targets", "Targets written because a channel no longer lists the SKU.", &c.withdrawn, true)
+	add("onhand_allocator_skus", "SKUs known in the partitions owned.", &c.skus, false)
+	add("onhand_allocator_lag_records", "Levels not taken in yet.", &c.lag, false)
+	add("onhand_allocator_settings_version", "Version of the settings in force.", &c.settings, false)
+	if err != nil {
+		return nil, err
+	}
+	reg, err := m.RegisterCallback(func(_ context.Context, to metric.Observer) error {
+		for _, read := range reads {
+			read(to)
+		}
+		return nil
+	}, all...)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = reg.Unregister() }, nil
+}
