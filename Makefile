@@ -11,8 +11,10 @@ export PATH := $(TOOLS):$(PATH)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+
 build: ## Build bin/onhand and one program per service
-	go build -o bin/ ./cmd/onhand $(patsubst %,./services/%/cmd/%,$(notdir $(wildcard services/*)))
+	go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/onhand $(patsubst %,./services/%/cmd/%,$(notdir $(wildcard services/*)))
 
 parts: ## Install what the tests run against: ClickHouse engine, Kafka, Redis, outside clients
 	go run ./e2e/testbed/cmd/parts

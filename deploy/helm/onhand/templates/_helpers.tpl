@@ -8,10 +8,10 @@ ingest:
 ledger-projector:
   api: LISTEN
   admin: ADMIN_LISTEN
-  needs: [redis, apikeys]
+  needs: [redis]
   topic: stock.events
 allocator:
-  api: ""
+  api: LISTEN
   admin: ADMIN_LISTEN
   needs: []
   topic: stock.levels
@@ -121,7 +121,7 @@ CLICKHOUSE_CA_FILE: {{ printf "/etc/onhand/clickhouse-ca/%s" $v.clickhouse.caKey
 CLICKHOUSE_PASSWORD_FILE: {{ printf "/etc/onhand/clickhouse/%s" $v.clickhouse.passwordKey | quote }}
 {{- end }}
 {{- end }}
-{{- if and (has "apikeys" $needs) $v.apiKeys.existingSecret }}
+{{- if has "apikeys" $needs }}
 API_KEYS_FILE: {{ printf "/etc/onhand/api-keys/%s" $v.apiKeys.key | quote }}
 {{- end }}
 {{- if and (has "tokens" $needs) $v.channelTokens.existingSecret }}
@@ -151,7 +151,7 @@ SECRETS_DIR: /etc/onhand/channel-tokens
 {{- with $v.clickhouse.existingSecret }}{{ $_ := set $out "clickhouse" . }}{{ end -}}
 {{- with $v.clickhouse.caSecret }}{{ $_ := set $out "clickhouse-ca" . }}{{ end -}}
 {{- end -}}
-{{- if has "apikeys" $needs }}{{ with $v.apiKeys.existingSecret }}{{ $_ := set $out "api-keys" . }}{{ end }}{{ end -}}
+{{- if has "apikeys" $needs }}{{ $_ := set $out "api-keys" $v.apiKeys.existingSecret }}{{ end -}}
 {{- if has "tokens" $needs }}{{ with $v.channelTokens.existingSecret }}{{ $_ := set $out "channel-tokens" . }}{{ end }}{{ end -}}
 {{- toYaml $out -}}
 {{- end }}
