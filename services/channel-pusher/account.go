@@ -534,11 +534,11 @@ func (a *account) next(now time.Time) (*job, time.Time) {
 		}
 	case sample:
 	default:
-		if a.cfg.DriftSample > 0 && len(a.items) > 0 && a.inFlight == 0 && a.caps.ReadBack && a.byAge.front == nil {
+		if a.cfg.DriftSample > 0 && len(a.items) > 0 && a.caps.ReadBack && a.idle() {
 			sooner(a.nextSample)
-			if len(a.looks) > 0 {
-				sooner(a.looks[0].lookAt)
-			}
+		}
+		if len(a.looks) > 0 {
+			sooner(a.looks[0].lookAt)
 		}
 		return nil, until
 	}
@@ -1000,6 +1000,12 @@ func (a *account) failed(j *job, err error) {
 		a.pauseUntil = at
 	}
 	if j.kind == sampling {
+		for _, it := range j.items {
+			if it.suspectSet || !it.lookAt.IsZero() {
+				it.lookAt = now.Add(a.cfg.DriftGrace)
+				a.looks = append(a.looks, it)
+			}
+		}
 		return
 	}
 	var out []outcome
@@ -1097,33 +1103,42 @@ func (a *account) finishRead(j *job, got []adapter.Shown) {
 	a.report(out, settled)
 }
 
-// sampleDue says whether the channel is idle and a sample is due.
+// idle says whether nothing is queued or under way. The caller holds mu.
+func (a *account) idle() bool { return a.inFlight == 0 && a.byAge.front == nil }
+
+// sampleDue says whether there is something to look at: SKUs to look at again at their time, others in turn while the channel is idle.
 func (a *account) sampleDue(now time.Time) bool {
-	if a.cfg.DriftSample <= 0 || !a.caps.ReadBack || a.inFlight > 0 || a.byAge.front != nil {
+	if !a.caps.ReadBack {
 		return false
 	}
 	for len(a.looks) > 0 && a.looks[0].gone {
 		a.looks = a.looks[1:]
 	}
-	return !a.nextSample.After(now) || (len(a.looks) > 0 && !a.looks[0].lookAt.After(now))
+	return (len(a.looks) > 0 && !a.looks[0].lookAt.After(now)) ||
+		(a.cfg.DriftSample > 0 && len(a.items) > 0 && a.idle() && !a.nextSample.After(now))
 }
 
 // takeSample picks SKUs to compare with what the channel shows: those to look at again, and the next few in turn.
 func (a *account) takeSample(j *job, now time.Time) {
 	j.kind = sampling
-	pick := func(it *item) {
+	pick := func(it *item) bool {
 		if it.gone || it.dirty || it.place != resting {
-			return
+			return false
 		}
 		j.items = append(j.items, it)
 		j.ids = append(j.ids, it.external)
 		j.changes = append(j.changes, it.changes)
+		return true
 	}
-	for len(a.looks) > 0 && len(j.items) < readBatch && !a.looks[0].lookAt.After(now) {
-		pick(a.looks[0])
+	for n := len(a.looks); n > 0 && len(j.items) < readBatch && !a.looks[0].lookAt.After(now); n-- {
+		it := a.looks[0]
 		a.looks = a.looks[1:]
+		if !pick(it) && !it.gone {
+			it.lookAt = now.Add(a.cfg.DriftGrace)
+			a.looks = append(a.looks, it)
+		}
 	}
-	if !a.nextSample.After(now) {
+	if a.cfg.DriftSample > 0 && a.idle() && !a.nextSample.After(now) {
 		a.nextSample = now.Add(a.cfg.DriftEvery)
 		for range min(a.cfg.DriftSample, len(a.ring)) {
 			if a.cursor >= len(a.ring) {
@@ -1147,6 +1162,7 @@ func (a *account) finishSample(j *job, got []adapter.Shown) {
 			continue
 		}
 		a.stats.Sampled++
+		it.lookAt = time.Time{}
 		want := a.want(&it.target)
 		if got[i].Quantity == want {
 			it.suspectSet = false
