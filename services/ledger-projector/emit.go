@@ -1,0 +1,241 @@
+package ledgerprojector
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/onhand/onhand/platform/telemetry"
+	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/services/ledger-projector/internal/hotview"
+	"github.com/onhand/onhand/stock/alert"
+	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/ledger"
+	"github.com/onhand/onhand/topics"
+)
+
+// outbox is the output of a partition under way to Kafka. Alerts and rejected records are also in Redis, from the step that made them until they
+// are acknowledged; levels need not be, for the state has them.
+type outbox struct {
+	w      *worker
+	failed chan struct{} // closed when Kafka refused a record: all that is not acknowledged is to be emitted again
+
+	mu      sync.Mutex
+	queue   []*output // sent, not acknowledged, in order
+	emitted int64     // output of events up to here is acknowledged
+	sent    int       // entries of the stored outbox that are acknowledged and not trimmed
+	broken  bool
+	idle    chan struct{} // closed when queue is empty; nil when nobody waits
+}
+
+func newOutbox(w *worker, emitted int64) *outbox {
+	return &outbox{w: w, failed: make(chan struct{}), emitted: emitted}
+}
+
+// output is what one batch emits.
+type output struct {
+	box     *outbox
+	last    int64 // offset that is emitted when all is acknowledged
+	outbox  int   // its entries in the stored outbox
+	values  []byte
+	records []*kgo.Record
+	left    int // not acknowledged yet; under box.mu
+}
+
+func (o *outbox) begin(last int64) *output { return &output{box: o, last: last} }
+
+func (b *output) add(r *kgo.Record) { b.records = append(b.records, r) }
+
+// send emits the records. Their acknowledgements move the partition's emitted offset on, in order.
+func (b *output) send() {
+	o := b.box
+	b.left = len(b.records)
+	o.mu.Lock()
+	o.queue = append(o.queue, b)
+	o.settle()
+	o.mu.Unlock()
+	levels := int64(0)
+	for _, r := range b.records {
+		if r.Topic == schemas.StockLevels {
+			levels++
+		}
+		o.w.s.client.Produce(context.Background(), r, b.acknowledge)
+	}
+	b.records, b.values = nil, nil
+	o.w.s.totals.levels.Add(levels)
+}
+
+func (b *output) acknowledge(r *kgo.Record, err error) {
+	o := b.box
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err != nil {
+		if !o.broken {
+			o.broken = true
+			close(o.failed)
+			if !errors.Is(err, kgo.ErrClientClosed) {
+				o.w.s.log.Error("kafka did not take a record; it will be emitted again", "topic", r.Topic, "partition", o.w.partition, "err", err)
+			}
+		}
+		return
+	}
+	b.left--
+	o.settle()
+}
+
+// settle moves on past what is acknowledged. Under mu.
+func (o *outbox) settle() {
+	moved := false
+	for len(o.queue) > 0 && o.queue[0].left == 0 {
+		o.emitted = max(o.emitted, o.queue[0].last)
+		o.sent += o.queue[0].outbox
+		o.queue[0] = nil
+		o.queue = o.queue[1:]
+		moved = true
+	}
+	if !moved {
+		return
+	}
+	if o.emitted >= 0 {
+		o.w.s.client.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{schemas.StockEvents: {o.w.partition: {Epoch: -1, Offset: o.emitted + 1}}})
+	}
+	if len(o.queue) == 0 && o.idle != nil {
+		close(o.idle)
+		o.idle = nil
+	}
+}
+
+// acknowledged is the offset up to which all output is in Kafka, and how many entries at the stored outbox's head are.
+func (o *outbox) acknowledged() (emitted int64, sent int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.emitted, o.sent
+}
+
+func (o *outbox) emittedTo() int64 {
+	emitted, _ := o.acknowledged()
+	return emitted
+}
+
+// trimmed notes that entries were taken from the stored outbox.
+func (o *outbox) trimmed(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sent -= n
+}
+
+// wait returns when all output is acknowledged, or some was refused, or ctx ended.
+func (o *outbox) wait(ctx context.Context) {
+	o.mu.Lock()
+	if len(o.queue) == 0 {
+		o.mu.Unlock()
+		return
+	}
+	if o.idle == nil {
+		o.idle = make(chan struct{})
+	}
+	idle := o.idle
+	o.mu.Unlock()
+	select {
+	case <-idle:
+	case <-o.failed:
+	case <-ctx.Done():
+	}
+}
+
+// close lets later acknowledgements go: what they would tell is found out again by the next load.
+func (o *outbox) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.broken {
+		o.broken = true
+		close(o.failed)
+	}
+}
+
+// levelRecord is the stock.levels record of a SKU as it is now.
+func (w *worker) levelRecord(b *output, k *ledger.SKU, now int64) *kgo.Record {
+	w.state.Level(k, now, &w.level)
+	from := len(b.values)
+	b.values = w.s.deps.Codec.AppendLevel(b.values, &w.level)
+	r := topics.Record(schemas.StockLevels, w.level.SKU, b.values[from:len(b.values):len(b.values)])
+	if ctx, ok := w.traced[w.level.SKU]; ok {
+		telemetry.Inject(ctx, r)
+	}
+	return r
+}
+
+// keep emits a record that the state does not hold, and has it stored until it is acknowledged. During a quiet time an earlier life has emitted it.
+func (w *worker) keep(o *output, r *kgo.Record, offset int64, b *hotview.Batch) {
+	if offset < w.quiet {
+		return
+	}
+	o.add(r)
+	b.Outbox = append(b.Outbox, encodeEntry(r))
+}
+
+func (w *worker) reject(o *output, r *kgo.Record, reason, detail string, b *hotview.Batch) {
+	w.keep(o, w.s.deps.Codec.RejectedRecord(r, reason, detail, name, time.Now()), r.Offset, b)
+}
+
+func (w *worker) alertOversold(o *output, e *event.Event, units ledger.Units, b *hotview.Batch) {
+	where := ""
+	if e.Location != "" {
+		where = " at " + e.Location
+	}
+	w.alert(o, e, alert.Oversold, units, fmt.Sprintf(
+		"%s%s left %d units of %s without stock (available is now %d). Restock it, or cancel or reassign an order; event %s", e.Kind, where, units, e.SKU,
+		w.state.SKU(e.SKU).Available(), e.ID), b)
+}
+
+func (w *worker) alertUnknown(o *output, e *event.Event, b *hotview.Batch) {
+	what := "order " + e.OrderID + " line " + e.LineID
+	switch e.Kind {
+	case event.ReservationReleased:
+		what = "reservation " + e.ReservationID
+	case event.InboundCancelled:
+		what = "order " + e.Reference
+	}
+	w.alert(o, e, alert.Anomaly, e.Quantity, fmt.Sprintf(
+		"%s of %d units of %s for %s, of which so many are not open: nothing was released for the rest, and it is netted if the missing event comes; event %s",
+		e.Kind, e.Quantity, e.SKU, what, e.ID), b)
+}
+
+func (w *worker) alert(o *output, e *event.Event, kind alert.Kind, units ledger.Units, message string, b *hotview.Batch) {
+	a := alert.Alert{
+		ID: fmt.Sprintf("%d/%s", kind, e.ID), Kind: kind, SKU: e.SKU, Location: e.Location, Channel: e.Channel, Units: units, Cause: e.ID,
+		Message: message, At: time.Now().UnixMicro(), RaisedBy: name,
+	}
+	w.keep(o, topics.Record(schemas.StockAlerts, e.SKU, w.s.deps.Codec.AppendAlert(nil, &a)), b.Last, b)
+}
+
+// encodeEntry packs a record for the stored outbox: topic, key and value, each with its length.
+func encodeEntry(r *kgo.Record) []byte {
+	var out []byte
+	for _, part := range [][]byte{[]byte(r.Topic), r.Key, r.Value} {
+		out = binary.AppendUvarint(out, uint64(len(part)))
+		out = append(out, part...)
+	}
+	return out
+}
+
+var errEntry = errors.New("it is cut short")
+
+func decodeEntry(b []byte) (*kgo.Record, error) {
+	var parts [3][]byte
+	for i := range parts {
+		n, w := binary.Uvarint(b)
+		if w <= 0 || n > uint64(len(b)-w) {
+			return nil, errEntry
+		}
+		parts[i], b = b[w:w+int(n)], b[w+int(n):]
+	}
+	r := topics.Record(string(parts[0]), "", parts[2])
+	r.Key = parts[1]
+	return r, nil
+}

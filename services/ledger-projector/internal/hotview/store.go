@@ -1,0 +1,545 @@
+package hotview
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/ledger"
+)
+
+//go:embed step.lua
+var stepSource string
+
+//go:embed claim.lua
+var claimSource string
+
+//go:embed owned.lua
+var ownedSource string
+
+//go:embed clear.lua
+var clearSource string
+
+var (
+	stepScript  = redis.NewScript(stepSource)
+	claimScript = redis.NewScript(claimSource)
+	ownedScript = redis.NewScript(ownedSource)
+	clearScript = redis.NewScript(clearSource)
+)
+
+// Outcomes of a write that was not applied.
+var (
+	// ErrOwner reports that another owner has claimed the partition since.
+	ErrOwner = errors.New("another owner has claimed the partition")
+	// ErrStale reports that Redis holds another state than the one the batch started from: it went back in time, lost it, or was written to.
+	ErrStale = errors.New("redis holds another state of the partition than its owner")
+	// ErrDamaged reports stored state that does not hold together: it must be cleared and folded again.
+	ErrDamaged = errors.New("stored state does not hold together")
+)
+
+// Identity says what a partition's stored state was folded from and how. Any difference makes it useless.
+type Identity struct {
+	Dataset string // the Kafka cluster, or the name that its owner gave
+	TopicID string
+	Fold    string // ledger.Options.String
+}
+
+// Meta is what is stored of a partition as a whole.
+type Meta struct {
+	Identity
+	Layout    string
+	Clearing  bool  // stored SKUs are being deleted: they are of no use
+	Offset    int64 // last applied, NoOffset for none
+	Emitted   int64 // all output of events up to here has been acknowledged by Kafka
+	Clock     int64 // Unix microseconds
+	Oversold  int64 // units, cumulative
+	AppliedAt int64 // Unix microseconds
+}
+
+// Store writes one partition for one owner. Not safe for concurrent use.
+type Store struct {
+	client    redis.UniversalClient
+	ns        Namespace
+	partition int32
+	owner     string
+	identity  Identity
+
+	prefix string
+	chunks map[int64][]int64 // bucket -> length of each chunk of its journal
+	known  int               // locations that are stored, with the empty one
+
+	names   [ledger.Unassigned + 1][]any // field names by field and index, boxed once
+	keys    []string
+	args    []any
+	values  []int64
+	buf     []ledger.Change
+	ends    []int // in buf, by changed SKU
+	appends []chunkAppend
+}
+
+// MaxChunk is the length at which a journal chunk is full: well below Redis's largest string.
+const MaxChunk = 32 << 20
+
+// NewStore is a store of a partition for an owner; each incarnation of an owner has its own name.
+func NewStore(client redis.UniversalClient, ns Namespace, partition int32, owner string, id Identity) *Store {
+	return &Store{client: client, ns: ns, partition: partition, owner: owner, identity: id, prefix: ns.partition(partition)}
+}
+
+func (s *Store) key(name string) string { return s.prefix + name }
+
+// Peek reads what is stored of the partition as a whole, and claims nothing. A partition that Redis does not know has NoOffset.
+func (s *Store) Peek(ctx context.Context) (Meta, error) {
+	m, err := s.client.HGetAll(ctx, s.key("meta")).Result()
+	if err != nil {
+		return Meta{}, fmt.Errorf("read %s: %w", s.key("meta"), err)
+	}
+	if len(m) == 0 {
+		return Meta{Identity: s.identity, Layout: Layout, Offset: NoOffset, Emitted: NoOffset}, nil
+	}
+	return parseMeta(m)
+}
+
+// Fits says whether state stored under m can be gone on with; end is the log's end offset.
+func (s *Store) Fits(m Meta, end int64) bool {
+	return m.Layout == Layout && m.Identity == s.identity && !m.Clearing && m.Offset < end
+}
+
+// Claim makes this store's owner the partition's, from now on the only one whose steps apply.
+func (s *Store) Claim(ctx context.Context) (Meta, error) {
+	flat, err := claimScript.Run(ctx, s.client, []string{s.key("meta")}, s.owner, Layout, s.identity.Dataset, s.identity.TopicID, s.identity.Fold).StringSlice()
+	if err != nil {
+		return Meta{}, fmt.Errorf("claim %s: %w", s.key("meta"), err)
+	}
+	m := make(map[string]string, len(flat)/2)
+	for i := 0; i+1 < len(flat); i += 2 {
+		m[flat[i]] = flat[i+1]
+	}
+	return parseMeta(m)
+}
+
+func parseMeta(m map[string]string) (Meta, error) {
+	out := Meta{
+		Identity: Identity{Dataset: m["dataset"], TopicID: m["topic_id"], Fold: m["fold"]}, Layout: m["layout"], Clearing: m["clearing"] == "1",
+	}
+	var errs []error
+	for _, x := range []struct {
+		field string
+		to    *int64
+	}{{"offset", &out.Offset}, {"emitted", &out.Emitted}, {"clock", &out.Clock}, {"oversold", &out.Oversold}, {"applied_at", &out.AppliedAt}} {
+		v, err := strconv.ParseInt(m[x.field], 10, 64)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w: meta field %s is %q", ErrDamaged, x.field, m[x.field]))
+		}
+		*x.to = v
+	}
+	return out, errors.Join(errs...)
+}
+
+func outcome(what string, r string, err error) error {
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", what, err)
+	case r == "applied" || r == "done":
+		return nil
+	case r == "owner":
+		return fmt.Errorf("%s: %w", what, ErrOwner)
+	}
+	return fmt.Errorf("%s: %w", what, ErrStale)
+}
+
+// Release notes that all output was acknowledged, when the owner stops.
+func (s *Store) Release(ctx context.Context, emitted int64, sent int) error {
+	r, err := ownedScript.Run(ctx, s.client, []string{s.key("meta")}, s.owner, "emitted", emitted).Text()
+	if err := outcome("release "+s.prefix, r, err); err != nil {
+		return err
+	}
+	if sent == 0 {
+		return nil
+	}
+	return s.client.LTrim(ctx, s.key("outbox"), int64(sent), -1).Err()
+}
+
+// Clear deletes all that is stored of the partition and stamps it with this store's identity. It can be cut off anywhere and begun again: until
+// it is through, the stored state counts as useless.
+func (s *Store) Clear(ctx context.Context) error {
+	r, err := ownedScript.Run(ctx, s.client, []string{s.key("meta")}, s.owner, "clearing", "1", "offset", NoOffset, "emitted", NoOffset).Text()
+	if err := outcome("clear "+s.prefix, r, err); err != nil {
+		return err
+	}
+	keys := []string{s.key("meta")}
+	flush := func() error {
+		if len(keys) == 1 {
+			return nil
+		}
+		r, err := clearScript.Run(ctx, s.client, keys, s.owner).Text()
+		keys = keys[:1]
+		return outcome("clear "+s.prefix, r, err)
+	}
+	chunks, err := s.client.HKeys(ctx, s.key("journal")).Result()
+	if err != nil {
+		return fmt.Errorf("clear %s: %w", s.prefix, err)
+	}
+	for _, c := range chunks {
+		keys = append(keys, s.key("journal:"+c))
+	}
+	it := s.client.SScan(ctx, s.key("skus"), 0, "", 1000).Iterator()
+	for it.Next(ctx) {
+		if keys = append(keys, s.key("sku:"+it.Val())); len(keys) > 500 {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	if it.Err() != nil {
+		return fmt.Errorf("clear %s: %w", s.prefix, it.Err())
+	}
+	keys = append(keys, s.key("journal"), s.key("skus"), s.key("locations"), s.key("outbox"))
+	if err := flush(); err != nil {
+		return err
+	}
+	r, err = ownedScript.Run(ctx, s.client, []string{s.key("meta")}, s.owner, "layout", Layout, "dataset", s.identity.Dataset,
+		"topic_id", s.identity.TopicID, "fold", s.identity.Fold, "clock", 0, "oversold", 0, "applied_at", 0, "clearing", 0).Text()
+	return outcome("clear "+s.prefix, r, err)
+}
+
+// Load restores the partition as stored under m, with its outbox. ErrDamaged asks for Clear; but when the state changed while it was read, another
+// owner is writing, and the first step will say so.
+func (s *Store) Load(ctx context.Context, m Meta, o ledger.Options) (*ledger.Partition, [][]byte, error) {
+	locations, err := s.client.LRange(ctx, s.key("locations"), 0, -1).Result()
+	if err != nil {
+		return nil, nil, fmt.Errorf("load %s: %w", s.prefix, err)
+	}
+	s.known = 1 + len(locations)
+	s.names = [len(s.names)][]any{} // the channels' numbers begin anew
+	r, err := ledger.Restore(o, append([]string{""}, locations...), m.Clock)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err := s.loadSKUs(ctx, m, r); err != nil {
+		return nil, nil, err
+	}
+	if err := s.loadJournal(ctx, r); err != nil {
+		return nil, nil, err
+	}
+	outbox, err := s.client.LRange(ctx, s.key("outbox"), 0, -1).Result()
+	if err != nil {
+		return nil, nil, fmt.Errorf("load %s: %w", s.prefix, err)
+	}
+	entries := make([][]byte, len(outbox))
+	for i, b := range outbox {
+		entries[i] = []byte(b)
+	}
+	return r.Done(), entries, nil
+}
+
+func (s *Store) loadSKUs(ctx context.Context, m Meta, r *ledger.Restoring) error {
+	seen := make(map[string]bool)
+	var cursor uint64
+	for {
+		names, next, err := s.client.SScan(ctx, s.key("skus"), cursor, "", 1000).Result()
+		if err != nil {
+			return fmt.Errorf("load %s: %w", s.prefix, err)
+		}
+		names = slices.DeleteFunc(names, func(n string) bool { // a scan may name one twice
+			twice := seen[n]
+			seen[n] = true
+			return twice
+		})
+		found, err := fetch(ctx, s.client, names, func(n string) string { return s.key("sku:" + n) })
+		if err != nil {
+			return fmt.Errorf("load %s: %w", s.prefix, err)
+		}
+		for i, fields := range found {
+			st, err := parseSKU(names[i], fields)
+			if err == nil && st.Offset > m.Offset {
+				err = fmt.Errorf("SKU %s is at offset %d, its partition at %d", st.SKU, st.Offset, m.Offset)
+			}
+			if err == nil {
+				err = r.SKU(st)
+			}
+			if err != nil {
+				return fmt.Errorf("%w: %w", ErrDamaged, err)
+			}
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+// fetch reads hashes in one round trip.
+func fetch(ctx context.Context, c redis.UniversalClient, names []string, key func(string) string) ([]map[string]string, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	pipe := c.Pipeline()
+	cmds := make([]*redis.MapStringStringCmd, len(names))
+	for i, n := range names {
+		cmds[i] = pipe.HGetAll(ctx, key(n))
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	out := make([]map[string]string, len(names))
+	for i, c := range cmds {
+		out[i] = c.Val()
+	}
+	return out, nil
+}
+
+func parseSKU(sku string, fields map[string]string) (*ledger.Stored, error) {
+	st := &ledger.Stored{SKU: sku, EventID: fields["event_id"], Changes: make([]ledger.StoredChange, 0, len(fields))}
+	if len(fields) == 0 {
+		return nil, fmt.Errorf("SKU %s has no hash", sku)
+	}
+	st.EventKind, _ = event.ParseKind(fields["event_kind"])
+	for f, text := range fields {
+		var to *int64
+		switch f {
+		case "event_id", "event_kind", "available":
+			continue
+		case "version":
+			to = &st.Version
+		case "offset":
+			to = &st.Offset
+		case "received_at":
+			to = &st.ReceivedAt
+		}
+		v, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("SKU %s: field %s is %q, want a number", sku, f, text)
+		}
+		if to != nil {
+			*to = v
+			continue
+		}
+		field, name, ok := parseField(f)
+		if !ok {
+			return nil, fmt.Errorf("SKU %s: field %s is not the ledger's", sku, f)
+		}
+		st.Changes = append(st.Changes, ledger.StoredChange{Field: field, Name: name, Value: v})
+	}
+	return st, nil
+}
+
+func (s *Store) loadJournal(ctx context.Context, r *ledger.Restoring) error {
+	index, err := s.client.HGetAll(ctx, s.key("journal")).Result()
+	if err != nil {
+		return fmt.Errorf("load %s: %w", s.prefix, err)
+	}
+	type chunk struct{ bucket, n, length int64 }
+	var all []chunk
+	for f, v := range index {
+		b, n, ok := strings.Cut(f, ":")
+		c := chunk{}
+		var err1, err2, err3 error
+		c.bucket, err1 = strconv.ParseInt(b, 10, 64)
+		c.n, err2 = strconv.ParseInt(n, 10, 64)
+		c.length, err3 = strconv.ParseInt(v, 10, 64)
+		if err := errors.Join(err1, err2, err3); err != nil || !ok {
+			return fmt.Errorf("%w: journal index %s is %q", ErrDamaged, f, v)
+		}
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b chunk) int {
+		if a.bucket != b.bucket {
+			return int(a.bucket - b.bucket)
+		}
+		return int(a.n - b.n)
+	})
+	s.chunks = make(map[int64][]int64)
+	var pending []byte // a record may go on in the next chunk
+	for i, c := range all {
+		if int64(len(s.chunks[c.bucket])) != c.n {
+			return fmt.Errorf("%w: journal chunk %d of bucket %d is missing", ErrDamaged, len(s.chunks[c.bucket]), c.bucket)
+		}
+		s.chunks[c.bucket] = append(s.chunks[c.bucket], c.length)
+		b, err := s.client.Get(ctx, s.chunkKey(c.bucket, c.n)).Bytes()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return fmt.Errorf("load %s: %w", s.prefix, err)
+		}
+		if int64(len(b)) < c.length {
+			return fmt.Errorf("%w: journal chunk %d of bucket %d has %d bytes, want %d", ErrDamaged, c.n, c.bucket, len(b), c.length)
+		}
+		pending = append(pending, b[:c.length]...)
+		if i+1 < len(all) && all[i+1].bucket == c.bucket {
+			continue
+		}
+		if err := r.Journal(c.bucket, pending); err != nil {
+			return fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		pending = pending[:0]
+	}
+	return nil
+}
+
+func chunkField(bucket, n int64) string {
+	return strconv.FormatInt(bucket, 10) + ":" + strconv.FormatInt(n, 10)
+}
+
+func (s *Store) chunkKey(bucket, n int64) string { return s.key("journal:" + chunkField(bucket, n)) }
+
+// Batch is what a step writes beside the partition's changes.
+type Batch struct {
+	Prev, Last int64 // the offset before the batch, and of its last event
+	Emitted    int64
+	Oversold   int64
+	AppliedAt  int64
+	Sent       int      // entries at the head of the outbox that have been acknowledged
+	Outbox     [][]byte // entries to add
+}
+
+// Step writes what changed in p since it was flushed, and the batch's last offset, in one atomic step. On success it flushes p. A step whose
+// answer was lost may be sent again. ErrOwner and ErrStale mean that p is not what Redis holds: forget it and load again.
+func (s *Store) Step(ctx context.Context, p *ledger.Partition, b *Batch) error {
+	s.prepare(p, b)
+	r, err := stepScript.Run(ctx, s.client, s.keys, s.args...).Text()
+	if err := outcome("step "+s.prefix, r, err); err != nil {
+		return err
+	}
+	s.known = len(p.Locations())
+	for _, bucket := range p.Dropped() {
+		delete(s.chunks, bucket)
+	}
+	for _, a := range s.appends {
+		chunks := s.chunks[a.bucket]
+		if a.n == int64(len(chunks)) {
+			chunks = append(chunks, 0)
+		}
+		chunks[a.n] = a.have + int64(len(a.data))
+		s.chunks[a.bucket] = chunks
+	}
+	p.Flushed()
+	return nil
+}
+
+// chunkAppend is bytes to append to a journal chunk that has so many.
+type chunkAppend struct {
+	bucket, n, have int64
+	data            []byte
+}
+
+// prepare fills s.keys and s.args for the script. Numbers are passed by pointer and names are boxed once, so that a batch costs no garbage.
+func (s *Store) prepare(p *ledger.Partition, b *Batch) {
+	changed, fresh := p.Changed(), p.Locations()[s.known:]
+	s.buf, s.ends = s.buf[:0], s.ends[:0]
+	for _, k := range changed {
+		s.buf = k.AppendChanges(s.buf, false)
+		s.ends = append(s.ends, len(s.buf))
+	}
+	s.appends = s.appends[:0]
+	for _, g := range p.Journal() {
+		if len(g.Data) == 0 || slices.Contains(p.Dropped(), g.Bucket) {
+			continue
+		}
+		n := max(0, int64(len(s.chunks[g.Bucket]))-1)
+		var have int64
+		if c := s.chunks[g.Bucket]; len(c) > 0 {
+			if have = c[n]; have >= MaxChunk {
+				n, have = n+1, 0
+			}
+		}
+		s.appends = append(s.appends, chunkAppend{g.Bucket, n, have, g.Data})
+	}
+
+	s.values = slices.Grow(s.values[:0], 16+2*len(s.appends)+6*len(changed)) // pointers into it must stay good
+	s.keys = append(s.keys[:0], s.key("meta"), s.key("locations"), s.key("skus"), s.key("outbox"), s.key("journal"))
+	s.args = append(s.args[:0], s.owner)
+	s.number(b.Prev, b.Last, p.Clock(), b.Emitted, b.Oversold, b.AppliedAt, int64(b.Sent), int64(len(fresh)), int64(len(b.Outbox)), int64(len(s.appends)))
+	drops := 0
+	for _, bucket := range p.Dropped() {
+		drops += len(s.chunks[bucket])
+	}
+	s.number(int64(drops))
+	for _, name := range fresh {
+		s.args = append(s.args, name)
+	}
+	for _, o := range b.Outbox {
+		s.args = append(s.args, o)
+	}
+	for i := range s.appends {
+		a := &s.appends[i]
+		s.keys = append(s.keys, s.chunkKey(a.bucket, a.n))
+		s.args = append(s.args, chunkField(a.bucket, a.n))
+		s.number(a.have)
+		s.args = append(s.args, a.data)
+	}
+	for _, bucket := range p.Dropped() {
+		for n := range s.chunks[bucket] {
+			s.keys = append(s.keys, s.chunkKey(bucket, int64(n)))
+			s.args = append(s.args, chunkField(bucket, int64(n)))
+		}
+	}
+	from := 0
+	for i, k := range changed {
+		s.keys = append(s.keys, s.key("sku:"+k.Name()))
+		changes := s.buf[from:s.ends[i]]
+		from = s.ends[i]
+		n := int64(12 + 2*len(changes))
+		if k.Fresh() {
+			s.number(-n)
+			s.args = append(s.args, k.Name())
+		} else {
+			s.number(n)
+		}
+		s.args = append(s.args, nameVersion)
+		s.number(k.Version())
+		s.args = append(s.args, nameOffset)
+		s.number(k.Offset())
+		s.args = append(s.args, nameAvailable)
+		s.number(int64(k.Available()))
+		s.args = append(s.args, nameEventID, k.EventID(), nameEventKind, kindNames[k.Kind()], nameReceivedAt)
+		s.number(k.ReceivedAt())
+		for j := range changes {
+			c := &changes[j]
+			s.args = append(s.args, s.fieldName(p, c), &c.Value)
+		}
+	}
+}
+
+// number appends numbers to the arguments, by pointer: boxing a number would allocate.
+func (s *Store) number(vs ...int64) {
+	for _, v := range vs {
+		s.values = append(s.values, v)
+		s.args = append(s.args, &s.values[len(s.values)-1])
+	}
+}
+
+// Field names, boxed once.
+var (
+	nameVersion, nameOffset, nameAvailable     any = "version", "offset", "available"
+	nameEventID, nameEventKind, nameReceivedAt any = "event_id", "event_kind", "received_at"
+	kindNames                                      = func() (out [event.KindCount]any) {
+		for k := range out {
+			out[k] = event.Kind(k).String()
+		}
+		return out
+	}()
+)
+
+func (s *Store) fieldName(p *ledger.Partition, c *ledger.Change) any {
+	names := s.names[c.Field]
+	for int(c.Name) >= len(names) {
+		names = append(names, nil)
+	}
+	if names[c.Name] == nil {
+		name := ""
+		switch c.Field {
+		case ledger.Unassigned:
+		case ledger.Sold, ledger.Restored:
+			name = p.Channels()[c.Name]
+		default:
+			name = p.Locations()[c.Name]
+		}
+		names[c.Name] = fieldName(c.Field, name)
+	}
+	s.names[c.Field] = names
+	return names[c.Name]
+}

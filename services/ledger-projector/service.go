@@ -1,0 +1,327 @@
+package ledgerprojector
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/services/ledger-projector/internal/hotview"
+)
+
+// name is how the service signs what it writes.
+const name = "ledger-projector"
+
+// Service is the ledger-projector. Make it with New; Run it once.
+type Service struct {
+	cfg     Config
+	deps    Deps
+	log     *slog.Logger
+	metrics metrics
+	totals  totals
+	ns      hotview.Namespace
+	id      string // of this process, in owner names
+
+	partitions atomic.Int32 // of stock.events; 0 until known
+	joined     atomic.Bool
+
+	client   *kgo.Client
+	identity hotview.Identity
+
+	mu      sync.Mutex
+	workers map[int32]*worker
+	seeks   []seek
+	wake    context.CancelFunc // ends the poll under way
+}
+
+// seek asks the poll loop to go on at an offset.
+type seek struct {
+	w      *worker
+	offset int64
+	round  int64
+}
+
+// New makes the service. It does not reach out before Run.
+func New(cfg Config, deps Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("ledger-projector: %w", err)
+	}
+	if deps.Codec == nil || deps.Redis == nil || deps.Telemetry == nil {
+		return nil, errors.New("ledger-projector: it needs a codec, Redis and telemetry")
+	}
+	s := &Service{
+		cfg: cfg, deps: deps, log: deps.Telemetry.Log, ns: hotview.Namespace(cfg.Namespace), id: rand.Text()[:12], workers: make(map[int32]*worker),
+	}
+	var err error
+	if s.metrics, err = newMetrics(deps.Telemetry.Meter, s); err != nil {
+		return nil, fmt.Errorf("ledger-projector: %w", err)
+	}
+	return s, nil
+}
+
+// Run folds until ctx ends, then finishes what is under way and returns nil.
+func (s *Service) Run(ctx context.Context) error {
+	client, err := s.deps.Kafka.Client(s.log, name,
+		kgo.ConsumerGroup(s.cfg.Group), kgo.ConsumeTopics(schemas.StockEvents), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.AutoCommitMarks(), kgo.AutoCommitInterval(time.Second),
+		kgo.BlockRebalanceOnPoll(), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.revoked), kgo.AdjustFetchOffsetsFn(s.assigned),
+		kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchMaxBytes(16<<20), kgo.FetchMaxPartitionBytes(4<<20),
+		kgo.ProducerLinger(0), kgo.MaxBufferedRecords(200_000), kgo.ProducerBatchMaxBytes(1<<20-1<<12),
+	)
+	if err != nil {
+		return fmt.Errorf("ledger-projector: %w", err)
+	}
+	s.client = client
+	defer client.CloseAllowingRebalance()
+	if err := s.identify(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("ledger-projector: %w", err)
+	}
+	s.poll(ctx)
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Drain)
+	defer cancel()
+	s.stopAll(stopping)
+	if err := client.CommitMarkedOffsets(stopping); err != nil {
+		s.log.Warn("offsets not committed at the stop; the next owner goes by the ledger's own", "err", err)
+	}
+	client.LeaveGroup()
+	return nil
+}
+
+// identify finds out which log this is, and stamps the ledger with it. Redis or Kafka out of reach is waited for.
+func (s *Service) identify(ctx context.Context) error {
+	adm := kadm.NewClient(s.client)
+	var parts int32
+	err := s.retry(ctx, "find "+schemas.StockEvents, func() error {
+		m, err := adm.Metadata(ctx, schemas.StockEvents)
+		if err != nil {
+			return err
+		}
+		t := m.Topics[schemas.StockEvents]
+		if t.Err != nil {
+			return t.Err
+		}
+		s.identity = hotview.Identity{Dataset: s.cfg.Dataset, TopicID: t.ID.String(), Fold: s.cfg.Options().String()}
+		if s.identity.Dataset == "" {
+			s.identity.Dataset = m.Cluster
+		}
+		parts = int32(len(t.Partitions))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	var stored hotview.Global
+	err = s.retry(ctx, "read the ledger's settings", func() (err error) {
+		stored, err = hotview.OpenGlobal(ctx, s.deps.Redis, s.ns, hotview.Global{Partitions: parts, Dataset: s.identity.Dataset, TopicID: s.identity.TopicID})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if stored.Partitions != parts && stored.TopicID == s.identity.TopicID {
+		return fmt.Errorf("%s has %d partitions and the ledger under %s was folded from %d: a SKU would be in two places; fold into another namespace", schemas.StockEvents, parts, s.ns, stored.Partitions)
+	}
+	s.partitions.Store(parts)
+	return nil
+}
+
+// retry repeats f with growing pauses until it succeeds or ctx ends.
+func (s *Service) retry(ctx context.Context, what string, f func() error) error {
+	var p pause
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		s.log.Warn("waiting: "+what+" failed", "err", err)
+		if !p.wait(ctx) {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+}
+
+// poll hands what is fetched to the workers until ctx ends. Rebalances wait from poll to hand-over, so that a worker only gets records of its own
+// assignment.
+func (s *Service) poll(ctx context.Context) {
+	for ctx.Err() == nil {
+		polling, cancel := context.WithCancel(ctx)
+		s.mu.Lock()
+		s.wake = cancel
+		if len(s.seeks) > 0 {
+			cancel()
+		}
+		s.mu.Unlock()
+		fetches := s.client.PollRecords(polling, 50_000)
+		cancel()
+		if fetches.IsClientClosed() {
+			return
+		}
+		fetches.EachError(func(t string, p int32, err error) {
+			if !errors.Is(err, context.Canceled) {
+				s.log.Warn("fetch failed; trying again", "topic", t, "partition", p, "err", err)
+			}
+		})
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+			s.mu.Lock()
+			w := s.workers[p.Partition]
+			s.mu.Unlock()
+			if w != nil {
+				w.push(p.Records, p.HighWatermark)
+			}
+		})
+		s.applySeeks()
+		s.client.AllowRebalance()
+	}
+}
+
+// applySeeks moves partitions to where their workers want to go on. Records polled from then on carry the worker's new round.
+func (s *Service) applySeeks() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.seeks {
+		if s.workers[k.w.partition] == k.w {
+			s.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{schemas.StockEvents: {k.w.partition: {Epoch: -1, Offset: k.offset}}})
+			k.w.polled = k.round
+		}
+	}
+	s.seeks = nil
+}
+
+// ask has the poll loop go on at an offset; records it polls from then on carry the round.
+func (s *Service) ask(w *worker, offset, round int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seeks = append(s.seeks, seek{w, offset, round})
+	if s.wake != nil {
+		s.wake()
+	}
+}
+
+// assigned starts a worker for each partition that is new, and has it read on from the offset that Redis has. The group's offset says how far output
+// has been acknowledged.
+func (s *Service) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	s.joined.Store(true)
+	for p, o := range offsets[schemas.StockEvents] {
+		committed := o.EpochOffset().Offset
+		st := hotview.NewStore(s.deps.Redis, s.ns, p, s.id, s.identity)
+		var start int64
+		err := s.retry(ctx, "find where to go on", func() error {
+			end, err := s.end(ctx, p)
+			if err != nil {
+				return err
+			}
+			m, err := st.Peek(ctx)
+			if errors.Is(err, hotview.ErrDamaged) {
+				return nil // the worker folds anew
+			}
+			if err != nil {
+				return err
+			}
+			if start = 0; st.Fits(m, end) {
+				start = m.Offset + 1
+			}
+			if committed > end || m.TopicID != s.identity.TopicID {
+				committed = 0 // it speaks of another log
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		offsets[schemas.StockEvents][p] = kgo.NewOffset().At(start).WithEpoch(-1)
+		w := newWorker(s, p, start, max(0, committed))
+		s.mu.Lock()
+		old := s.workers[p]
+		s.workers[p] = w
+		s.mu.Unlock()
+		if old != nil {
+			old.stop(ctx)
+		}
+		go w.run()
+	}
+	return offsets, nil
+}
+
+// end is the end offset of a partition of stock.events.
+func (s *Service) end(ctx context.Context, p int32) (int64, error) {
+	ends, err := kadm.NewClient(s.client).ListEndOffsets(ctx, schemas.StockEvents)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("end offsets: %w", err)
+	}
+	o, ok := ends.Lookup(schemas.StockEvents, p)
+	if !ok {
+		return 0, fmt.Errorf("end offset of partition %d is unknown", p)
+	}
+	return o.Offset, nil
+}
+
+// revoked stops the workers of partitions that went to another member. A batch under way is finished or fails its fence; either is safe.
+func (s *Service) revoked(ctx context.Context, _ *kgo.Client, lost map[string][]int32) {
+	var gone []*worker
+	s.mu.Lock()
+	for _, p := range lost[schemas.StockEvents] {
+		if w := s.workers[p]; w != nil {
+			gone = append(gone, w)
+			delete(s.workers, p)
+		}
+	}
+	s.mu.Unlock()
+	stopping, cancel := context.WithTimeout(ctx, s.cfg.Drain)
+	defer cancel()
+	stopTogether(stopping, gone)
+}
+
+func (s *Service) stopAll(ctx context.Context) {
+	var all []*worker
+	s.mu.Lock()
+	for p, w := range s.workers {
+		all = append(all, w)
+		delete(s.workers, p)
+	}
+	s.mu.Unlock()
+	stopTogether(ctx, all)
+}
+
+func stopTogether(ctx context.Context, ws []*worker) {
+	var wg sync.WaitGroup
+	for _, w := range ws {
+		wg.Go(func() { w.stop(ctx) })
+	}
+	wg.Wait()
+}
+
+// Ready is nil once the service is a member of the group, Redis answers, and each of its partitions has caught up with where the log ended when
+// it was assigned.
+func (s *Service) Ready(ctx context.Context) error {
+	if !s.joined.Load() {
+		return errors.New("not a member of the consumer group yet")
+	}
+	if err := s.deps.Redis.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p, w := range s.workers {
+		if !w.ready.Load() {
+			return fmt.Errorf("partition %d is catching up: %d events to go", p, w.lag())
+		}
+	}
+	return nil
+}
