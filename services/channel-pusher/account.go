@@ -361,7 +361,10 @@ func (a *account) offer(p *partition, offset int64, sku, external string, t targ
 		}
 	}
 	if it.known && it.readAt > 0 && t.received <= it.readAt+a.cfg.DriftGrace.Microseconds() {
-		it.basis = max(it.basis, t.sold) // sold before the read, as far as anyone can say: it was read without these units
+		// Sold before the number was read or set, as far as anyone can say: it did not fall for these units.
+		if t.sold > it.basis {
+			it.basis, it.exact = t.sold, false
+		}
 	}
 	it.target, it.seq, it.suspectSet = t, seq, false
 	switch it.place {
@@ -694,6 +697,10 @@ func (a *account) plan(it *item) (operation, todo) {
 	q := a.want(&it.target)
 	op := operation{kind: a.operation(), asked: q, quantity: q}
 	if op.kind == catalog.Absolute {
+		// The channel lowers its number by itself when it sells. Setting it again would put units back that it sold meanwhile.
+		if it.known && it.exact && it.belief() == q {
+			return op, alreadyShown
+		}
 		return op, send
 	}
 	if !it.known {
@@ -851,7 +858,7 @@ func (a *account) finishWrite(j *job, results []adapter.ItemResult) {
 				_ = a.latency.RecordValue(min(max(acked-it.sent.oldest, 1), maxLatency)) // within bounds by construction
 			}
 			if it.op.kind == catalog.Absolute || it.op.anchored {
-				it.readAt = 0
+				it.readAt, it.exact = acked, true
 			}
 			it.known, it.shown, it.basis = true, it.op.asked, it.sent.sold
 		case adapter.Refused:
@@ -1068,7 +1075,7 @@ func (a *account) finishRead(j *job, got []adapter.Shown) {
 			a.postpone(it, now.Add(backoff(it.failures)))
 			continue
 		}
-		it.known, it.shown, it.basis, it.readAt, it.expectedSet = true, got[i].Quantity, it.target.sold, now.UnixMicro(), false
+		it.known, it.exact, it.shown, it.basis, it.readAt, it.expectedSet = true, false, got[i].Quantity, it.target.sold, now.UnixMicro(), false
 		if it.uncertain {
 			it.uncertain = false
 			it.lookAt = now.Add(max(2*a.timeout, a.cfg.DriftGrace)) // a late write may still land
@@ -1166,7 +1173,9 @@ func (a *account) finishSample(j *job, got []adapter.Shown) {
 		want := a.want(&it.target)
 		if got[i].Quantity == want {
 			it.suspectSet = false
-			it.known, it.shown, it.basis, it.readAt = true, want, it.target.sold, now.UnixMicro()
+			if !it.known {
+				it.known, it.exact, it.shown, it.basis, it.readAt = true, false, want, it.target.sold, now.UnixMicro()
+			}
 			continue
 		}
 		if !it.suspectSet || it.suspect != got[i].Quantity {
@@ -1183,7 +1192,7 @@ func (a *account) finishSample(j *job, got []adapter.Shown) {
 			At:      now.UnixMicro(), RaisedBy: service,
 		})
 		it.suspectSet = false
-		it.known, it.shown, it.basis, it.readAt = true, got[i].Quantity, it.target.sold, now.UnixMicro()
+		it.known, it.exact, it.shown, it.basis, it.readAt = true, false, got[i].Quantity, it.target.sold, now.UnixMicro()
 		it.target.oldest = 0 // no event behind this write: it has no latency
 		it.target.span = nil
 		a.queue(it)

@@ -270,3 +270,42 @@ func BenchmarkPush(b *testing.B) {
 	b.ReportMetric(float64(n*channels*skus)/b.Elapsed().Seconds(), "items/s")
 	b.ReportMetric(float64(s.Stats().Requests)/float64(n), "requests/op")
 }
+
+// Latency at a steady rate that the channels can take: 24,000 items a second to 12 channels.
+func BenchmarkPaced(b *testing.B) {
+	token(b)
+	w := newWorld(b)
+	const channels, tick = 12, 10 * time.Millisecond
+	for i := range channels {
+		w.channel(catalog.Channel{ID: fmt.Sprint("c", i), BatchSize: 250, MaxInFlight: 4})
+	}
+	s := w.start(quick())
+	if err := s.deps.Catalog.WaitReady(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	w.until("the group is joined", s.joined.Load)
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	n := 0
+	for b.Loop() {
+		for range 100 {
+			<-t.C
+			var rs []*kgo.Record
+			for c := range channels {
+				for range 20 {
+					n++
+					rs = append(rs, w.record(allocation.Target{SKU: fmt.Sprint("sku-", n%4000), Channel: fmt.Sprint("c", c), Quantity: allocation.Units(n)}))
+				}
+			}
+			w.produce(rs...)
+		}
+	}
+	if err := s.Idle(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	st := s.Stats()
+	b.ReportMetric(float64(st.Latency.P50.Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(st.Latency.P99.Microseconds())/1000, "p99-ms")
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "items/s")
+	b.ReportMetric(float64(st.Applied)/float64(st.Requests), "items/request")
+}

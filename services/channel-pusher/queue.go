@@ -53,7 +53,8 @@ type item struct {
 	// what the channel is believed to show: shown, less the sales seen beyond basis
 	known        bool
 	shown, basis int64
-	readAt       int64 // microseconds, when shown was read rather than written; 0 otherwise
+	readAt       int64 // microseconds, when shown was read, or set whatever it was before
+	exact        bool  // no sale may have been counted on the wrong side of readAt
 
 	expected    int64 // compare-and-set: what the channel said it shows, for the next attempt
 	expectedSet bool
