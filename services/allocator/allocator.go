@@ -120,6 +120,7 @@ func (s *Service) connect() (err error) {
 		kgo.ConsumerGroup(s.cfg.Group), kgo.ConsumeTopics(schemas.StockLevels), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.AdjustFetchOffsetsFn(s.fromStart),
 		kgo.OnPartitionsAssigned(s.assigned), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
+		kgo.MetadataMinAge(250*time.Millisecond), // a new channel need not wait for its topic to be noticed
 		kgo.ManualFlushing(), kgo.MaxBufferedRecords(2*s.cfg.WriteMax+100_000))
 	if err == nil {
 		s.adm = kadm.NewClient(s.client)

@@ -71,7 +71,7 @@ func newBench(t testing.TB) *bench {
 		t.Fatal(err)
 	}
 	reader, err := b.kafka.Client(b.tel.Log, "reader", kgo.ConsumeRegex(), kgo.ConsumeTopics(`^targets\..*`),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(10*time.Millisecond), kgo.MetadataMaxAge(50*time.Millisecond))
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(10*time.Millisecond), kgo.MetadataMaxAge(50*time.Millisecond), kgo.FetchMaxWait(100*time.Millisecond)) // a fetch under way does not know of new topics
 	if err != nil {
 		t.Fatal(err)
 	}

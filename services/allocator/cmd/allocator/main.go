@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -15,8 +17,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/onhand/onhand/platform/adminhttp"
+	"github.com/onhand/onhand/platform/apikey"
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/lifecycle"
+	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/platform/telemetry"
 	allocator "github.com/onhand/onhand/services/allocator"
 	"github.com/onhand/onhand/topics"
@@ -26,9 +30,11 @@ import (
 var version = "dev" // set when built
 
 type flags struct {
+	Config      kong.ConfigFlag  `help:"YAML file of settings, named as the flags; flags and environment win." env:"CONFIG_FILE"`
 	Kafka       kafka.Config     `embed:"" prefix:"kafka-"`
-	Allocator   allocator.Config `embed:"" prefix:"allocator-"`
+	Allocator   allocator.Config `embed:""`
 	Telemetry   telemetry.Config `embed:""`
+	Keys        apikey.Config    `embed:"" prefix:"api-keys-"`
 	RegistryURL string           `help:"Schema Registry; empty writes bare Protobuf." env:"SCHEMA_REGISTRY_URL"`
 	Listen      string           `help:"Address of the HTTP API." default:"127.0.0.1:8083" env:"LISTEN"`
 	AdminListen string           `help:"Address of health, metrics and profiles; not for the outside." default:"127.0.0.1:9083" env:"ADMIN_LISTEN"`
@@ -39,20 +45,46 @@ type flags struct {
 
 func (f *flags) validate() error {
 	errs := []error{f.Kafka.Validate(), f.Allocator.Validate(), f.Telemetry.Validate()}
-	for name, addr := range map[string]string{"listen": f.Listen, "admin-listen": f.AdminListen} {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
-			errs = append(errs, fmt.Errorf("%s %q: want host:port", name, addr))
+	for _, l := range []struct{ name, addr string }{{"listen", f.Listen}, {"admin-listen", f.AdminListen}} {
+		if _, _, err := net.SplitHostPort(l.addr); err != nil {
+			errs = append(errs, fmt.Errorf("%s %q: want host:port", l.name, l.addr))
 		}
 	}
 	if f.Drain <= 0 {
 		errs = append(errs, fmt.Errorf("drain %v: want more than 0", f.Drain))
 	}
-	return errors.Join(errs...)
+	if f.Keys.Off && !loopback(f.Listen) {
+		errs = append(errs, fmt.Errorf("api-keys-off: not with listen %s, which others can reach; listen on 127.0.0.1, or give keys", f.Listen))
+	}
+	_, err := f.guard()
+	return errors.Join(append(errs, err)...)
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// guard asks callers of the HTTP API for a key that may read. Without keys the allocator runs all the same, and its API is closed.
+func (f *flags) guard() (func(http.Handler) http.Handler, error) {
+	if !f.Keys.Off && f.Keys.File == "" && strings.TrimSpace(os.Getenv("API_KEYS")) == "" {
+		return func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				problem.Write(w, problem.New(http.StatusForbidden, "no-keys", "The API is closed", "this allocator was given no API keys: set API_KEYS_FILE or API_KEYS"))
+			})
+		}, nil
+	}
+	keys, err := f.Keys.Load()
+	if err != nil {
+		return nil, err
+	}
+	return keys.Require(apikey.Read), nil
 }
 
 func main() {
 	var f flags
-	kong.Parse(&f, kong.Name("allocator"), kong.Description("Turns stock levels into the targets of each channel."), kong.Vars{"version": version})
+	kong.Parse(&f, kong.Name("allocator"), kong.Description("Turns stock levels into the targets of each channel."), kong.Vars{"version": version}, kong.Configuration(yamlFile))
 	os.Exit(lifecycle.Main("allocator", func(ctx context.Context) error { return run(ctx, &f) }))
 }
 
@@ -63,6 +95,10 @@ func run(ctx context.Context, f *flags) (err error) {
 	if f.CheckConfig {
 		fmt.Println("settings are valid")
 		return nil
+	}
+	guard, err := f.guard()
+	if err != nil {
+		return err
 	}
 	tel, err := telemetry.Start(ctx, f.Telemetry, "allocator", version, os.Stderr)
 	if err != nil {
@@ -90,7 +126,7 @@ func run(ctx context.Context, f *flags) (err error) {
 	if err != nil {
 		return err
 	}
-	svc, err := allocator.New(f.Allocator, allocator.Deps{Kafka: f.Kafka, Codec: codec, Catalog: view, Telemetry: tel})
+	svc, err := allocator.New(f.Allocator, allocator.Deps{Kafka: f.Kafka, Codec: codec, Catalog: view, Telemetry: tel, Middleware: guard})
 	if err != nil {
 		return err
 	}
@@ -103,6 +139,9 @@ func run(ctx context.Context, f *flags) (err error) {
 		return errors.Join(fmt.Errorf("admin-listen: %w", err), api.Close())
 	}
 	r := chi.NewRouter()
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
+		problem.Write(w, problem.New(http.StatusNotFound, "not-found", "No such path", "there is nothing at "+r.URL.Path+"; try /v1/targets/{sku}"))
+	})
 	svc.Routes(r)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return view.Run(ctx) })
