@@ -16,8 +16,9 @@
 // Units sold and not yet assigned to a location may be taken from any of them, so every scope is lowered by all of them: what is shown stays true
 // wherever the router sends the order.
 //
-// Overlapping scopes are solved exactly for up to 16 scopes that differ in the stock of the SKU at hand. Beyond, each channel's room is what its own scope
-// leaves when all overlapping channels are taken to draw on it: never too much, perhaps too little.
+// Overlapping scopes are solved exactly for up to 64 scopes that differ in the stock of the SKU at hand, as long as their overlaps are not too
+// many (4,096 unions; 12 scopes that all overlap stay within it). Beyond, each channel's room is what its own scope leaves when all overlapping channels
+// are taken to draw on it: never too much, perhaps too little.
 //
 // A location with an owner (fulfilment by a marketplace) is outside all of this: its stock goes to its channel whole.
 package allocation

@@ -26,8 +26,11 @@ type Input struct {
 	Channels   []Listed // each channel once
 }
 
-// maxScopes is the number of different scopes that are solved exactly: the work doubles with each.
-const maxScopes = 16
+// maxScopes and maxSets bound the work on overlapping scopes that is done exactly.
+const (
+	maxScopes = 64
+	maxSets   = 4096
+)
 
 // Solver computes targets. It keeps scratch memory between calls and so is for one goroutine; zero is ready for use.
 type Solver struct {
@@ -48,9 +51,11 @@ type Solver struct {
 	scopes     []scope
 	words      int
 	sig        []uint64 // scopes[i]: sig[i*words:(i+1)*words], bit p for places[p]
-	covered    bool
-	cover      []Units // by set of scopes: F, exact mode only
-	used       []Units // by set of scopes: scratch
+	sets       []scopeSet
+	union      []uint64 // of sets, as sig
+	seen       map[uint64]struct{}
+	found      bool    // sets have been looked for
+	exact      bool    // and all that matter are there
 	rooms      []Units // by scope
 	groupScope []int   // layout group -> scope, -1 not looked up yet
 	active     []int
@@ -60,6 +65,12 @@ type Solver struct {
 type scope struct {
 	total Units // Σ a
 	given Units // g summed over its channels
+}
+
+// scopeSet is scopes that together are given at most cover.
+type scopeSet struct {
+	members uint64 // bit i for scopes[i]
+	cover   Units  // F
 }
 
 type channel struct {
@@ -184,48 +195,84 @@ func (s *Solver) findScopes() {
 		}
 		s.ch[i].scope = s.groupScope[g]
 	}
-	s.covered = false
+	s.found = false
 }
 
-// findCover computes F by set of scopes, once an input needs it: first Σ a by the exact set of scopes that sell from a place, then over
-// subsets, and then what the complement does not hold.
-func (s *Solver) findCover() {
-	if s.covered {
+// findSets finds the sets of scopes whose stock bounds what they are given, once an input needs them, and says whether it could: scopes may be too
+// many. Not all 2^k sets matter. A set that does not hold every scope within its places asks less than the one that does; and a set that
+// falls into parts without a place in common asks no more than its parts. What is left are the unions of overlapping scopes: k of
+// them for scopes inside each other or apart, as stores and a shop that serves from all are.
+func (s *Solver) findSets() bool {
+	if s.found {
+		return s.exact
+	}
+	s.found, s.exact = true, false
+	s.sets, s.union = s.sets[:0], s.union[:0]
+	k := len(s.scopes)
+	if k > maxScopes {
+		return false
+	}
+	if s.seen == nil {
+		s.seen = make(map[uint64]struct{})
+	}
+	clear(s.seen)
+	for i := range k {
+		s.union = append(s.union, s.sig[i*s.words:(i+1)*s.words]...)
+		s.addSet()
+	}
+	for n := 0; n < len(s.sets); n++ {
+		for i := range k {
+			if s.sets[n].members&(1<<i) != 0 || !meet(s.union[n*s.words:(n+1)*s.words], s.sig[i*s.words:(i+1)*s.words]) {
+				continue
+			}
+			for w := range s.words {
+				s.union = append(s.union, s.union[n*s.words+w]|s.sig[i*s.words+w])
+			}
+			s.addSet()
+			if len(s.sets) > maxSets {
+				return false
+			}
+		}
+	}
+	s.exact = true
+	return true
+}
+
+// addSet adds the set of all scopes within the union that was appended last, unless it is there.
+func (s *Solver) addSet() {
+	at := len(s.union) - s.words
+	union := s.union[at:]
+	var set scopeSet
+	for i := range s.scopes {
+		inside := true
+		for w := range s.words {
+			inside = inside && s.sig[i*s.words+w]&^union[w] == 0
+		}
+		if inside {
+			set.members |= 1 << i
+		}
+	}
+	if _, dup := s.seen[set.members]; dup {
+		s.union = s.union[:at]
 		return
 	}
-	s.covered = true
-	k := len(s.scopes)
-	s.cover = zeroed(s.cover, 1<<k)
-	s.used = zeroed(s.used, 1<<k)
+	s.seen[set.members] = struct{}{}
 	for p, a := range s.a {
-		var set int
-		for i := range k {
-			if s.sig[i*s.words+p/64]&(1<<(p%64)) != 0 {
-				set |= 1 << i
-			}
-		}
-		s.used[set] += a
-	}
-	for i := range k {
-		for set := range s.used {
-			if set&(1<<i) != 0 {
-				s.used[set] += s.used[set&^(1<<i)]
-			}
+		if union[p/64]&(1<<(p%64)) != 0 {
+			set.cover += a
 		}
 	}
-	all := len(s.used) - 1
-	for set := range s.cover {
-		s.cover[set] = max(0, s.used[all]-s.used[all&^set]-s.gone)
-	}
+	set.cover = max(0, set.cover-s.gone)
+	s.sets = append(s.sets, set)
 }
 
-func zeroed(u []Units, n int) []Units {
-	if cap(u) < n {
-		return make([]Units, n)
+// given is what the scopes of a set are given.
+func (s *Solver) given(members uint64) Units {
+	var sum Units
+	for ; members != 0; members &= members - 1 {
+		sum += s.scopes[bits.TrailingZeros64(members)].given
 	}
-	u = u[:n]
-	clear(u)
-	return u
+	return sum
 }
 
 func (s *Solver) findScope(g int) int {
@@ -264,10 +311,10 @@ func equal(a, b []uint64) bool {
 	return true
 }
 
-// overlap says whether two scopes share a stocked place.
-func (s *Solver) overlap(i, j int) bool {
-	for w := range s.words {
-		if s.sig[i*s.words+w]&s.sig[j*s.words+w] != 0 {
+// meet says whether two sets of places have one in common.
+func meet(a, b []uint64) bool {
+	for w := range a {
+		if a[w]&b[w] != 0 {
 			return true
 		}
 	}
@@ -292,35 +339,25 @@ func (s *Solver) total() Units {
 // room is the most that one more channel of a scope could be given beside all that is given: the least slack of any set of scopes with it.
 func (s *Solver) room(k int) Units {
 	room := s.n - s.total()
-	switch n := len(s.scopes); {
-	case n == 1:
+	switch {
+	case len(s.scopes) == 1:
 		room = min(room, s.scopes[0].total-s.gone-s.scopes[0].given)
-	case n <= maxScopes:
-		s.sumGiven()
-		for set := 1; set < len(s.cover); set++ {
-			if set&(1<<k) != 0 {
-				room = min(room, s.cover[set]-s.used[set])
+	case s.findSets():
+		for i := range s.sets {
+			if set := &s.sets[i]; set.members&(1<<k) != 0 {
+				room = min(room, set.cover-s.given(set.members))
 			}
 		}
 	default:
 		f := s.scopes[k].total - s.gone
 		for i := range s.scopes {
-			if s.overlap(k, i) {
+			if meet(s.sig[k*s.words:(k+1)*s.words], s.sig[i*s.words:(i+1)*s.words]) {
 				f -= s.scopes[i].given
 			}
 		}
 		room = min(room, f)
 	}
 	return max(0, room)
-}
-
-// sumGiven sets used to what is given, by set of scopes.
-func (s *Solver) sumGiven() {
-	s.findCover()
-	s.used[0] = 0
-	for set := 1; set < len(s.used); set++ {
-		s.used[set] = s.used[set&(set-1)] + s.scopes[bits.TrailingZeros(uint(set))].given
-	}
 }
 
 // pooled gives each channel all that its limit and the reserves of others leave. A reserve that is not there is no reserve: they are served
@@ -395,7 +432,7 @@ func (s *Solver) divide() {
 	switch {
 	case s.mode == Waterfall:
 		s.waterfall()
-	case len(s.scopes) > maxScopes:
+	case len(s.scopes) > 1 && !s.findSets():
 		s.sharesApart()
 	case len(s.scopes) == 1 && s.in.Rules.Rounding == LargestRemainder:
 		s.findActive()
@@ -573,9 +610,8 @@ func (s *Solver) fits() bool {
 	if len(s.scopes) == 1 {
 		return s.scopes[0].given <= s.scopes[0].total-s.gone
 	}
-	s.sumGiven()
-	for set := 1; set < len(s.cover); set++ {
-		if s.used[set] > s.cover[set] {
+	for i := range s.sets {
+		if s.given(s.sets[i].members) > s.sets[i].cover {
 			return false
 		}
 	}

@@ -534,28 +534,70 @@ func TestMoreStockNeverLowersATarget(t *testing.T) {
 	})
 }
 
-// TestManyScopes is beyond what is solved exactly: what is promised can still be laid on the locations.
+// TestManyScopes is a shop that serves from all stores, and a till in each: solved exactly, with all that there is promised; and with so many stores that it is
+// not, when what is promised can still be laid on the locations.
 func TestManyScopes(t *testing.T) {
 	var s allocation.Solver
 	rapid.Check(t, func(t *rapid.T) {
 		p := &problem{mode: rapid.SampledFrom(promising).Draw(t, "mode"), stock: map[string]units{}}
 		p.channels = append(p.channels, sells{id: "shop", prio: units(rapid.IntRange(1, 2).Draw(t, "prio"))})
-		for i := range 20 {
+		stores := rapid.SampledFrom([]int{20, 70}).Draw(t, "stores")
+		var all units
+		for i := range stores {
 			id := fmt.Sprintf("S%02d", i)
 			p.stock[id] = units(rapid.IntRange(1, 3).Draw(t, id))
+			all += p.stock[id]
 			p.channels = append(p.channels, sells{id: "pos" + id, scope: []string{id}, prio: 1, reserve: units(rapid.IntRange(0, 2).Draw(t, "reserve"))})
 		}
 		g := p.solve(&s)
-		left := g[0] // each till draws on its own store, the shop on what is left
-		for i := range 20 {
+		left, promised := g[0], g[0] // each till draws on its own store, the shop on what is left
+		for i := range stores {
 			free := p.stock[fmt.Sprintf("S%02d", i)] - g[i+1]
 			if free < 0 {
 				t.Fatalf("till %d was promised more than its store has", i)
 			}
 			left -= free
+			promised += g[i+1]
 		}
 		if left > 0 {
 			t.Fatalf("%d units promised beyond what there is: %v", left, g)
+		}
+		if stores == 20 && promised != all {
+			t.Fatalf("%d of %d units promised", promised, all)
+		}
+	})
+}
+
+// TestEntangledScopes has so many overlapping scopes that their unions are not all looked at: what is promised stays within every pair's stock.
+func TestEntangledScopes(t *testing.T) {
+	var s allocation.Solver
+	rapid.Check(t, func(t *rapid.T) {
+		p := &problem{mode: rapid.SampledFrom(promising).Draw(t, "mode"), stock: map[string]units{}}
+		const n = 16
+		id := func(i int) string { return fmt.Sprintf("L%02d", i%n) }
+		for i := range n {
+			p.stock[id(i)] = units(rapid.IntRange(1, 4).Draw(t, id(i)))
+			p.channels = append(p.channels, sells{id: fmt.Sprintf("c%02d", i), scope: []string{id(0), id(i + 1), id(i + 2)}, prio: 1})
+		}
+		g := p.solve(&s)
+		for set := 1; set < 1<<n; set = set*3 + 1 { // a sample of the subsets
+			var need, have units
+			for l := range n {
+				for i := range n {
+					if set&(1<<i) != 0 && p.channels[i].has(id(l)) {
+						have += p.stock[id(l)]
+						break
+					}
+				}
+			}
+			for i := range n {
+				if set&(1<<i) != 0 {
+					need += g[i]
+				}
+			}
+			if need > have {
+				t.Fatalf("set %x: %d promised of %d", set, need, have)
+			}
 		}
 	})
 }
