@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // Config says where the broker listens and keeps its data.
@@ -30,7 +31,8 @@ type Config struct {
 	Port       int           // TCP port on 127.0.0.1; 0 takes a free one
 	Partitions int           // of topics that clients make without saying; default 8
 	Sync       bool          // sync every batch to the disk before it is acknowledged
-	Clean      time.Duration // how often compacted topics are compacted and old records dropped; default 10 min
+	Quiet      time.Duration // compact topics and drop old records after so long without a write; default 1 min
+	Clean      time.Duration // and at the latest after so long; default 1 h
 	Log        *slog.Logger  // warnings and errors of the broker; default: discards
 }
 
@@ -39,6 +41,8 @@ type Broker struct {
 	cluster *kfake.Cluster
 	addr    string
 	stop    sync.Once
+	quit    chan struct{}
+	cleaned chan struct{} // closed when clean has ended
 }
 
 // Start runs a broker on cfg.Dir. The error says what is in the way: the port
@@ -54,8 +58,11 @@ func Start(cfg Config) (*Broker, error) {
 	if cfg.Partitions <= 0 {
 		cfg.Partitions = 8
 	}
+	if cfg.Quiet <= 0 {
+		cfg.Quiet = time.Minute
+	}
 	if cfg.Clean <= 0 {
-		cfg.Clean = 10 * time.Minute
+		cfg.Clean = time.Hour
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -67,7 +74,7 @@ func Start(cfg Config) (*Broker, error) {
 		kfake.NumBrokers(1), kfake.Ports(cfg.Port), kfake.ClusterID("onhand"),
 		kfake.DataDir(dir), kfake.DefaultNumPartitions(cfg.Partitions), kfake.WithLogger(logger{cfg.Log}),
 		kfake.BrokerConfigs(map[string]string{
-			"log.cleaner.backoff.ms":                    strconv.FormatInt(cfg.Clean.Milliseconds(), 10),
+			"log.cleaner.backoff.ms":                    strconv.FormatInt((10 * 365 * 24 * time.Hour).Milliseconds(), 10), // see clean
 			"group.consumer.heartbeat.interval.ms":      "1000",
 			"message.max.bytes":                         "10485760",
 			"max.incremental.fetch.session.cache.slots": "256",
@@ -85,7 +92,34 @@ func Start(cfg Config) (*Broker, error) {
 	case err != nil:
 		return nil, fmt.Errorf("broker: start on %s: %w", dir, err)
 	}
-	return &Broker{cluster: cluster, addr: cluster.ListenAddrs()[0]}, nil
+	b := &Broker{cluster: cluster, addr: cluster.ListenAddrs()[0], quit: make(chan struct{}), cleaned: make(chan struct{})}
+	go b.clean(cfg.Quiet, cfg.Clean)
+	return b, nil
+}
+
+// clean compacts topics and drops old records. The broker answers nothing
+// meanwhile (about 2 s per million records of compacted topics), so it waits for
+// a quiet moment.
+func (b *Broker) clean(quiet, latest time.Duration) {
+	defer close(b.cleaned)
+	writes := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})
+	defer writes.Remove()
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	before, atClean, last := 0, 0, time.Now()
+	for {
+		select {
+		case <-b.quit:
+			return
+		case <-tick.C:
+		}
+		now := writes.Hits()
+		if now > atClean && (now == before || time.Since(last) > latest) {
+			b.cluster.Compact()
+			atClean, last = now, time.Now()
+		}
+		before = now
+	}
 }
 
 // Addr is the address to connect to, host:port.
@@ -104,7 +138,13 @@ func (b *Broker) Ready(ctx context.Context) error {
 func (b *Broker) Cluster() *kfake.Cluster { return b.cluster }
 
 // Stop closes the listeners and syncs the data to the disk.
-func (b *Broker) Stop() { b.stop.Do(b.cluster.Close) }
+func (b *Broker) Stop() {
+	b.stop.Do(func() {
+		close(b.quit)
+		<-b.cleaned
+		b.cluster.Close()
+	})
+}
 
 // logger passes the broker's warnings and errors on.
 type logger struct{ log *slog.Logger }
