@@ -1,6 +1,7 @@
 package analytics
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,6 @@ import (
 	embedded "github.com/onhand/onhand/embedded/clickhouse"
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/telemetry"
-	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/topics"
 )
@@ -214,13 +214,15 @@ func (w *world) sales(from, to int) []*kgo.Record {
 type gate struct {
 	*httptest.Server
 	mode atomic.Int32
-	hit  atomic.Int64 // inserts that were broken
+	hit  atomic.Int64 // inserts that were broken or held
+	free chan struct{}
 }
 
 const (
 	open    = iota
 	refuse  // inserts never reach the engine
 	swallow // inserts reach it, and their answer is lost
+	hold    // inserts wait until release
 )
 
 func newGate(t *testing.T) *gate {
@@ -230,11 +232,23 @@ func newGate(t *testing.T) *gate {
 		t.Fatal(err)
 	}
 	forward := httputil.NewSingleHostReverseProxy(target)
-	g := &gate{}
+	g := &gate{free: make(chan struct{})}
 	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		insert := strings.Contains(r.URL.Query().Get("query"), "FORMAT Native") && r.URL.Query().Has("insert_deduplication_token")
 		if !insert || g.mode.Load() == open {
 			forward.ServeHTTP(w, r)
+			return
+		}
+		if g.mode.Load() == hold {
+			body, err := io.ReadAll(r.Body) // the whole block has left the instance, which cannot call it back
+			if err != nil {
+				t.Errorf("read a held insert: %v", err)
+			}
+			g.hit.Add(1)
+			<-g.free
+			late := r.Clone(context.WithoutCancel(r.Context()))
+			late.Body = io.NopCloser(bytes.NewReader(body))
+			forward.ServeHTTP(w, late)
 			return
 		}
 		if g.mode.Load() == swallow {
@@ -252,5 +266,3 @@ func newGate(t *testing.T) *gate {
 	t.Cleanup(g.Close)
 	return g
 }
-
-var _ = schemas.StockEvents

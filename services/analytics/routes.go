@@ -44,10 +44,10 @@ type query struct {
 var (
 	salesQuery = query{`SELECT toString(day) AS day, channel, sku, currency, toInt64(orders) AS orders, units_sold, units_cancelled, units_returned, units_net,
 	toString(gross) AS gross, toString(cancelled) AS cancelled, toString(returned) AS returned, toString(net) AS net, units_without_price
-FROM sales
-WHERE day >= toDate({from:DateTime64(6, 'UTC')}, 'UTC') AND day < toDate({to:DateTime64(6, 'UTC')} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND, 'UTC')
+FROM sales AS s
+WHERE s.day >= toDate({from:DateTime64(6, 'UTC')}, 'UTC') AND s.day < toDate({to:DateTime64(6, 'UTC')} + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND, 'UTC')
 	AND ({channel:String} = '' OR channel = {channel:String}) AND ({sku:String} = '' OR sku = {sku:String})
-ORDER BY day, channel, sku, currency LIMIT {limit:UInt32}`, []string{"from", "to", "channel", "sku", "limit"}}
+ORDER BY s.day, channel, sku, currency LIMIT {limit:UInt32}`, []string{"from", "to", "channel", "sku", "limit"}}
 
 	turnoverQuery = query{`SELECT sku, average_units, toString(unit_cost) AS unit_cost, currency, toString(average_value) AS average_value, units_sold_net,
 	toString(cost_of_goods_sold) AS cost_of_goods_sold, days, turnover_per_year, days_of_inventory
@@ -107,7 +107,7 @@ func (q query) arguments(r *http.Request, now time.Time) (args map[string]string
 		case len(v) > 256:
 			fault("too_long", name+" is longer than 256 bytes")
 		default:
-			args[name] = v
+			args[name] = escape.Replace(v)
 		}
 	}
 	if !fromGiven && given.Has("to") {
@@ -120,6 +120,9 @@ func (q query) arguments(r *http.Request, now time.Time) (args map[string]string
 	args["limit"] = strconv.Itoa(limit + 1) // one more tells whether there is more
 	return args, limit, faults
 }
+
+// escape writes text as ClickHouse's HTTP interface reads the value of a parameter.
+var escape = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`, "\r", `\r`, "\x00", `\0`)
 
 func parseTime(v string) (time.Time, error) {
 	at, err := time.Parse(time.DateOnly, v)
