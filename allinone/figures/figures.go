@@ -12,7 +12,7 @@ type Figures struct {
 	NotReady  []Check   `json:"not_ready,omitempty"`
 	Stages    []Stage   `json:"stages"`    // in the order data flows
 	Sync      Latency   `json:"sync"`      // sale received → acknowledged by the other channels whose number changed
-	Oversold  int64     `json:"oversold"`  // units below zero available, over all SKUs, now
+	Oversold  int64     `json:"oversold"`  // units sold beyond what was available, since the start
 	Refused   int64     `json:"refused"`   // units that marketplaces refused to sell because they showed too few; -1 when nobody counts them
 	Rejected  int64     `json:"rejected"`  // records in stock.rejected since the start
 	Backlog   int64     `json:"backlog"`   // records and writes that are still on their way through all stages
@@ -23,6 +23,17 @@ type Figures struct {
 	Quiet     bool      `json:"quiet"`     // nothing is on its way
 	Replay    *Replay   `json:"replay,omitempty"`
 	Notes     []string  `json:"notes,omitempty"`
+}
+
+// Pending is what is on its way from an event to the channels: everything but analytics, which nobody waits for.
+func (f *Figures) Pending() int64 {
+	n := int64(0)
+	for _, s := range f.Stages {
+		if s.Name != "analytics" {
+			n += s.Lag
+		}
+	}
+	return n
 }
 
 // Check is a part that is not ready.

@@ -8,6 +8,8 @@ import (
 	_ "embed" // the data set and its catalog
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	_ "time/tzdata" // Europe/London, also where the machine has no zone files
@@ -30,6 +32,9 @@ const Warehouse = "warehouse"
 
 // Currency is that of all prices.
 const Currency = "GBP"
+
+// MaxLines is the most lines of one order. A longer invoice becomes several: 573585, 573585-2 …
+const MaxLines = 1000
 
 // Kind says what a document is.
 type Kind uint8
@@ -217,9 +222,14 @@ func (b *builder) invoice(lines []row) {
 			sale.Lines = append(sale.Lines, Line{SKU: sku, Units: l.quantity, Price: l.price})
 		}
 	}
-	if len(sale.Lines) > 0 {
+	part := 0
+	for lines := range slices.Chunk(sale.Lines, MaxLines) {
+		if part++; part > 1 {
+			sale.Invoice = head.invoice + "-" + strconv.Itoa(part)
+		}
+		sale.Lines = lines
 		at := int32(len(b.data.Documents))
-		for i, l := range sale.Lines {
+		for i, l := range lines {
 			key := saleKey{who(sale.Customer, sale.Country), l.SKU}
 			b.sales[key] = append(b.sales[key], saleRef{at, int32(i), l.Units})
 		}

@@ -1,0 +1,391 @@
+// Package reconcile adds up the same units in every place that keeps them (what went in, the ledger in Redis, ClickHouse, the targets in Kafka, and what simulated
+// marketplaces show) and says where they differ. Each sum is read from its store with a plain client, not through the services.
+package reconcile
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"text/tabwriter"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/onhand/onhand/platform/kafka"
+	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/topics"
+)
+
+// Units is the sums of one place. A pointer is nil for what the place does not keep.
+type Units struct {
+	SKUs                                                   *int64
+	Received, Sold, Cancelled, Returned, Adjusted, Shipped *int64
+	OnHand, Committed, Available                           *int64
+}
+
+func at(n int64) *int64 { return &n }
+
+// Input is the sums of what went in, and what must follow from them.
+type Input struct {
+	Received, Sold, Cancelled, Returned, Adjusted, Shipped int64
+}
+
+// Units is the input as sums, with the levels that follow.
+func (i Input) Units() Units {
+	onHand, committed := i.Received+i.Returned+i.Adjusted-i.Shipped, i.Sold-i.Cancelled-i.Shipped
+	return Units{
+		Received: at(i.Received), Sold: at(i.Sold), Cancelled: at(i.Cancelled), Returned: at(i.Returned), Adjusted: at(i.Adjusted), Shipped: at(i.Shipped),
+		OnHand: at(onHand), Committed: at(committed), Available: at(onHand - committed),
+	}
+}
+
+// Ledger adds up the SKU hashes of the ledger in Redis.
+func Ledger(ctx context.Context, client redis.UniversalClient, namespace string) (Units, error) {
+	var skus, sold, restored, onHand, committed, held, safety int64
+	add := func(ctx context.Context, c redis.Cmdable, keys []string) error {
+		cmds, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for _, k := range keys {
+				p.HGetAll(ctx, k)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for i, cmd := range cmds {
+			skus++
+			for field, v := range cmd.(*redis.MapStringStringCmd).Val() {
+				var to *int64
+				switch {
+				case strings.HasPrefix(field, "sold:"):
+					to = &sold
+				case strings.HasPrefix(field, "restored:"):
+					to = &restored
+				case field == "unassigned", strings.HasSuffix(field, ":committed"):
+					to = &committed
+				case strings.HasSuffix(field, ":on_hand"):
+					to = &onHand
+				case strings.HasSuffix(field, ":held"):
+					to = &held
+				case strings.HasSuffix(field, ":safety_stock"):
+					to = &safety
+				default:
+					continue
+				}
+				n, err := strconv.ParseInt(v, 10, 64)
+				if err != nil {
+					return fmt.Errorf("%s %s: %q is no number", keys[i], field, v)
+				}
+				*to += n
+			}
+		}
+		return nil
+	}
+	scan := func(ctx context.Context, c redis.Cmdable) error {
+		var cursor uint64
+		for {
+			keys, next, err := c.Scan(ctx, cursor, namespace+":{p*}:sku:*", 1000).Result()
+			if err == nil && len(keys) > 0 {
+				err = add(ctx, c, keys)
+			}
+			if err != nil {
+				return err
+			}
+			if cursor = next; cursor == 0 {
+				return nil
+			}
+		}
+	}
+	var err error
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		var one sync.Mutex // the masters are visited at once
+		err = cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+			one.Lock()
+			defer one.Unlock()
+			return scan(ctx, c)
+		})
+	} else {
+		err = scan(ctx, client)
+	}
+	if err != nil {
+		return Units{}, fmt.Errorf("ledger in Redis: %w", err)
+	}
+	return Units{SKUs: at(skus), Sold: at(sold), Cancelled: at(restored), OnHand: at(onHand), Committed: at(committed), Available: at(onHand - committed - held - safety)}, nil
+}
+
+// ClickHouse says where to ask.
+type ClickHouse struct {
+	URL, Database, User, Password string
+}
+
+// Ask runs a query and decodes each row, a JSON object, into a T.
+func Ask[T any](ctx context.Context, c ClickHouse, query string) ([]T, error) {
+	q := url.Values{"database": {c.Database}, "default_format": {"JSONEachRow"}, "output_format_json_quote_64bit_integers": {"0"}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.URL+"/?"+q.Encode(), strings.NewReader(query))
+	if err != nil {
+		return nil, err
+	}
+	if c.User != "" {
+		r.SetBasicAuth(c.User, c.Password)
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("ClickHouse: %w", err)
+	}
+	b, err := io.ReadAll(res.Body)
+	if err = errors.Join(err, res.Body.Close()); err != nil {
+		return nil, fmt.Errorf("ClickHouse: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ClickHouse: %s", strings.TrimSpace(string(b[:min(len(b), 500)])))
+	}
+	var out []T
+	for line := range strings.Lines(string(b)) {
+		var x T
+		if err := json.Unmarshal([]byte(line), &x); err != nil {
+			return nil, fmt.Errorf("ClickHouse: %w", err)
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
+// Rows is what ClickHouse holds of each topic.
+type Rows struct {
+	Table    string `json:"table"`
+	Rows     int64  `json:"rows"`
+	Repeated int64  `json:"repeated"`
+}
+
+// Analytics adds up the events and the newest levels in ClickHouse: the levels must be those of the ledger, the events those that went in.
+func Analytics(ctx context.Context, c ClickHouse) (events, levels Units, repeated int64, err error) {
+	type sums struct {
+		SKUs, Received, Sold, Cancelled, Returned, Adjusted, Shipped, OnHand, Committed, LevelOnHand, LevelCommitted, LevelAvailable int64
+	}
+	got, err := Ask[sums](ctx, c, `SELECT count() AS SKUs, sum(units_received) AS Received, sum(units_sold) AS Sold, sum(units_cancelled) AS Cancelled,
+		sum(units_returned) AS Returned, sum(units_adjusted) AS Adjusted, sum(units_shipped) AS Shipped, sum(on_hand) AS OnHand, sum(committed) AS Committed,
+		sum(level_on_hand) AS LevelOnHand, sum(level_committed) AS LevelCommitted, sum(level_available) AS LevelAvailable FROM ledger_from_events`)
+	if err != nil {
+		return Units{}, Units{}, 0, err
+	}
+	if len(got) != 1 {
+		return Units{}, Units{}, 0, errors.New("ClickHouse: no sums")
+	}
+	g := got[0]
+	twice, err := Ask[Rows](ctx, c, "SELECT table, rows, repeated FROM reconcile")
+	if err != nil {
+		return Units{}, Units{}, 0, err
+	}
+	for _, t := range twice {
+		repeated += t.Repeated
+	}
+	events = Units{SKUs: at(g.SKUs), Received: at(g.Received), Sold: at(g.Sold), Cancelled: at(g.Cancelled), Returned: at(g.Returned), Adjusted: at(g.Adjusted), Shipped: at(g.Shipped),
+		OnHand: at(g.OnHand), Committed: at(g.Committed), Available: at(g.OnHand - g.Committed)}
+	levels = Units{SKUs: at(g.SKUs), OnHand: at(g.LevelOnHand), Committed: at(g.LevelCommitted), Available: at(g.LevelAvailable)}
+	return events, levels, repeated, nil
+}
+
+// Targets is the newest target of each SKU of each channel, read from the topics. Withdrawn ones are left out.
+func Targets(ctx context.Context, cfg kafka.Config, channels []string) (map[string]map[string]int64, error) {
+	out := make(map[string]map[string]int64)
+	var names []string
+	for _, ch := range channels {
+		out[ch] = make(map[string]int64)
+		names = append(names, schemas.TargetsTopic(ch))
+	}
+	if len(names) == 0 {
+		return out, nil
+	}
+	client, err := cfg.Client(slog.New(slog.DiscardHandler), "onhand-reconcile", kgo.ConsumeTopics(names...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	adm := kadm.NewClient(client)
+	starts, err := adm.ListStartOffsets(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("targets: %w", err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, names...)
+	if err != nil {
+		return nil, fmt.Errorf("targets: %w", err)
+	}
+	left := make(map[string]int64)
+	key := func(t string, p int32) string { return t + "/" + strconv.Itoa(int(p)) }
+	ends.Each(func(o kadm.ListedOffset) {
+		if s, ok := starts.Lookup(o.Topic, o.Partition); ok && o.Err == nil && s.Offset < o.Offset {
+			left[key(o.Topic, o.Partition)] = o.Offset
+		}
+	})
+	for len(left) > 0 {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err0(); err != nil {
+			return nil, fmt.Errorf("targets: %w", err)
+		}
+		for it := fetches.RecordIter(); !it.Done(); {
+			r := it.Next()
+			if end, ok := left[key(r.Topic, r.Partition)]; ok && r.Offset+1 >= end {
+				delete(left, key(r.Topic, r.Partition))
+			}
+			ch := strings.TrimPrefix(r.Topic, schemas.TargetsPrefix)
+			if len(r.Value) == 0 {
+				delete(out[ch], string(r.Key))
+				continue
+			}
+			t, err := topics.DecodeTarget(r.Value)
+			if err != nil {
+				return nil, fmt.Errorf("targets: %s/%d offset %d: %w", r.Topic, r.Partition, r.Offset, err)
+			}
+			if t.Withdrawn {
+				delete(out[ch], t.SKU)
+				continue
+			}
+			out[ch][t.SKU] = int64(t.Quantity)
+		}
+	}
+	return out, nil
+}
+
+// Difference is one SKU that a channel shows otherwise than it should.
+type Difference struct {
+	Channel, SKU  string
+	Target, Shown int64
+}
+
+// Row is one line of the table.
+type Row struct {
+	Name                          string
+	Input, Ledger, Events, Levels *int64
+	OK                            bool
+}
+
+// Result is a whole reconciliation.
+type Result struct {
+	Rows        []Row
+	Repeated    int64 // rows that ClickHouse holds more than once
+	Targets     int   // SKUs times channels
+	TargetUnits int64
+	ShownUnits  int64
+	Differences []Difference
+	Shown       bool // marketplaces were compared
+}
+
+// Compare sets the sums beside each other.
+func Compare(in, ledger, events, levels Units, repeated int64) Result {
+	r := Result{Repeated: repeated}
+	for _, x := range []struct {
+		name string
+		of   func(Units) *int64
+	}{
+		{"SKUs", func(u Units) *int64 { return u.SKUs }},
+		{"units received", func(u Units) *int64 { return u.Received }},
+		{"units sold", func(u Units) *int64 { return u.Sold }},
+		{"units cancelled", func(u Units) *int64 { return u.Cancelled }},
+		{"units returned", func(u Units) *int64 { return u.Returned }},
+		{"units adjusted", func(u Units) *int64 { return u.Adjusted }},
+		{"units shipped", func(u Units) *int64 { return u.Shipped }},
+		{"on hand now", func(u Units) *int64 { return u.OnHand }},
+		{"committed now", func(u Units) *int64 { return u.Committed }},
+		{"available now", func(u Units) *int64 { return u.Available }},
+	} {
+		row := Row{Name: x.name, Input: x.of(in), Ledger: x.of(ledger), Events: x.of(events), Levels: x.of(levels), OK: true}
+		var first *int64
+		for _, v := range []*int64{row.Input, row.Ledger, row.Events, row.Levels} {
+			if v == nil {
+				continue
+			}
+			if first == nil {
+				first = v
+			}
+			row.OK = row.OK && *v == *first
+		}
+		r.Rows = append(r.Rows, row)
+	}
+	return r
+}
+
+// CompareShown adds what marketplaces show, by channel and SKU, beside the targets.
+func (r *Result) CompareShown(targets, shown map[string]map[string]int64) {
+	r.Shown = true
+	for ch, skus := range targets {
+		for sku, want := range skus {
+			r.Targets++
+			r.TargetUnits += want
+			got := shown[ch][sku]
+			r.ShownUnits += got
+			if got != want {
+				r.Differences = append(r.Differences, Difference{ch, sku, want, got})
+			}
+		}
+		for sku, got := range shown[ch] {
+			if _, ok := skus[sku]; !ok && got != 0 {
+				r.ShownUnits += got
+				r.Differences = append(r.Differences, Difference{ch, sku, 0, got})
+			}
+		}
+	}
+	slices.SortFunc(r.Differences, func(a, b Difference) int {
+		return strings.Compare(a.Channel+"\x00"+a.SKU, b.Channel+"\x00"+b.SKU)
+	})
+}
+
+// OK reports that nothing differs.
+func (r *Result) OK() bool {
+	for _, row := range r.Rows {
+		if !row.OK {
+			return false
+		}
+	}
+	return r.Repeated == 0 && len(r.Differences) == 0
+}
+
+// Print writes the table.
+func (r *Result) Print(out io.Writer, number func(int64) string) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) } // reported by Flush
+	verdict := func(ok bool) string {
+		if ok {
+			return "ok"
+		}
+		return "DIFFERS"
+	}
+	cell := func(v *int64) string {
+		if v == nil {
+			return "–"
+		}
+		return number(*v)
+	}
+	say("\tinput\tledger (Redis)\tevents (ClickHouse)\tlevels (ClickHouse)\t\t\n")
+	for _, row := range r.Rows {
+		say("%s\t%s\t%s\t%s\t%s\t%s\t\n", row.Name, cell(row.Input), cell(row.Ledger), cell(row.Events), cell(row.Levels), verdict(row.OK))
+	}
+	say("rows repeated\t–\t–\t%s\t–\t%s\t\n", number(r.Repeated), verdict(r.Repeated == 0))
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if r.Shown {
+		if _, err := fmt.Fprintf(out, "\n%s SKUs at channels: targets %s units, shown %s units, %s\n", number(int64(r.Targets)), number(r.TargetUnits), number(r.ShownUnits), verdict(len(r.Differences) == 0)); err != nil {
+			return err
+		}
+	}
+	for i, d := range r.Differences {
+		if i == 20 {
+			_, err := fmt.Fprintf(out, "  … and %d more\n", len(r.Differences)-i)
+			return err
+		}
+		if _, err := fmt.Fprintf(out, "  %s %s should show %d and shows %d\n", d.Channel, d.SKU, d.Target, d.Shown); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"text/tabwriter"
+	"time"
+
+	"github.com/onhand/onhand/allinone/figures"
+)
+
+type statusCmd struct {
+	target
+	JSON bool `help:"As JSON, for scripts."`
+}
+
+// state is what status prints as JSON.
+type state struct {
+	instance
+	Running bool             `json:"running"`
+	Ready   bool             `json:"ready"`
+	Reason  string           `json:"reason,omitempty"` // why it is not running or not ready
+	Figures *figures.Figures `json:"figures,omitempty"`
+}
+
+// Run prints the state. The exit status is 1 unless everything is ready.
+func (c *statusCmd) Run(ctx context.Context, s streams) error {
+	var st state
+	conn, err := c.find()
+	st.instance = conn.instance
+	if err == nil {
+		st.API = conn.API
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		var f figures.Figures
+		if err = conn.get(ctx, "/v1/figures", &f); err == nil {
+			st.Running, st.Ready, st.Figures = true, f.Ready, &f
+			for _, n := range f.NotReady {
+				st.Reason += n.Name + ": " + n.Reason + "; "
+			}
+		}
+	}
+	if err != nil {
+		st.Reason = err.Error()
+	}
+	if c.JSON {
+		enc := json.NewEncoder(s.out)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(st); err != nil {
+			return err
+		}
+	} else if st.Running {
+		w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+		_, _ = fmt.Fprintf(w, "onhand\t%s, process %d, since %s\n", st.Version, st.PID, st.StartedAt.Local().Format(time.DateTime)) // reported by Flush
+		for _, a := range st.Figures.Addresses {
+			_, _ = fmt.Fprintf(w, "%s\t%s\n", a.Name, a.URL)
+		}
+		for _, g := range st.Figures.Stages {
+			_, _ = fmt.Fprintf(w, "%s\t%s %s, %s waiting\n", g.Name, group(g.Total), g.Unit, group(g.Lag))
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	if !st.Ready {
+		text := "onhand: " + st.Reason
+		if c.JSON {
+			text = ""
+		}
+		return &exitError{1, text}
+	}
+	return nil
+}
+
+type consoleCmd struct{ target }
+
+// Run asks the running process for a link.
+func (c *consoleCmd) Run(ctx context.Context, s streams) error {
+	conn, err := c.find()
+	if err != nil {
+		return err
+	}
+	a, err := conn.call(ctx, http.MethodPost, "/console/links", "", nil)
+	if err != nil {
+		return err
+	}
+	if a.status != http.StatusCreated {
+		return a.problem()
+	}
+	var out struct{ Path string }
+	if err := json.Unmarshal(a.body, &out); err != nil {
+		return fmt.Errorf("console link: %w", err)
+	}
+	_, err = fmt.Fprintln(s.out, conn.API+out.Path)
+	return err
+}
+
+type explainCmd struct {
+	target
+	SKU     string `help:"The SKU." required:"" name:"sku"`
+	Channel string `help:"Only this channel."`
+	JSON    bool   `help:"The API's own answers."`
+}
+
+// Run prints availability and targets with their derivation.
+func (c *explainCmd) Run(ctx context.Context, s streams) error {
+	conn, err := c.find()
+	if err != nil {
+		return err
+	}
+	var stock json.RawMessage
+	if err := conn.get(ctx, "/v1/availability/"+url.PathEscape(c.SKU), &stock); err != nil {
+		return fmt.Errorf("availability of %s: %w", c.SKU, err)
+	}
+	var targets json.RawMessage
+	if err := conn.get(ctx, "/v1/targets/"+url.PathEscape(c.SKU), &targets); err != nil {
+		return fmt.Errorf("targets of %s: %w", c.SKU, err)
+	}
+	if c.JSON {
+		return json.NewEncoder(s.out).Encode(map[string]json.RawMessage{"availability": stock, "targets": targets})
+	}
+	var a availability
+	var t targetsOf
+	if err := json.Unmarshal(stock, &a); err != nil {
+		return fmt.Errorf("availability of %s: %w", c.SKU, err)
+	}
+	if err := json.Unmarshal(targets, &t); err != nil {
+		return fmt.Errorf("targets of %s: %w", c.SKU, err)
+	}
+	_, _ = fmt.Fprintf(s.out, "%s: %s available\n", c.SKU, group(a.Available))
+	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintln(w, "  location\ton hand\tcommitted\theld\tinbound\tunsellable\tsafety\tavailable\t") // reported by Flush
+	for _, l := range a.Locations {
+		_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", l.Location, group(l.OnHand), group(l.Committed), group(l.Held), group(l.Inbound), group(l.Unsellable),
+			group(l.SafetyStock), group(l.Available))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if a.Unassigned != 0 {
+		_, _ = fmt.Fprintf(s.out, "  sold without a location yet: %s\n", group(a.Unassigned))
+	}
+	found := false
+	for _, x := range t.Targets {
+		if c.Channel != "" && x.Channel != c.Channel {
+			continue
+		}
+		found = true
+		_, _ = fmt.Fprintf(s.out, "\n%s should show %s (%s)\n", x.Channel, group(x.Quantity), x.Mode)
+		w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+		for _, e := range x.Explanation {
+			_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\n", e.Step, group(e.Units), e.Detail)
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	if !found {
+		if c.Channel != "" {
+			return fmt.Errorf("channel %s has no target for %s: is it listed there?", c.Channel, c.SKU)
+		}
+		_, _ = fmt.Fprintln(s.out, "\nno channel lists it")
+	}
+	return nil
+}
+
+// availability is what explain reads of GET /v1/availability/{sku}.
+type availability struct {
+	Available  int64 `json:"available"`
+	Unassigned int64 `json:"unassigned"`
+	Locations  []struct {
+		Location    string `json:"location"`
+		OnHand      int64  `json:"on_hand"`
+		Committed   int64  `json:"committed"`
+		Held        int64  `json:"held"`
+		Inbound     int64  `json:"inbound"`
+		Unsellable  int64  `json:"unsellable"`
+		SafetyStock int64  `json:"safety_stock"`
+		Available   int64  `json:"available"`
+	} `json:"locations"`
+}
+
+// targetsOf is what explain reads of GET /v1/targets/{sku}.
+type targetsOf struct {
+	Targets []struct {
+		Channel     string `json:"channel"`
+		Quantity    int64  `json:"quantity"`
+		Mode        string `json:"mode"`
+		Explanation []struct {
+			Step   string `json:"step"`
+			Units  int64  `json:"units"`
+			Detail string `json:"detail"`
+		} `json:"explanation"`
+	} `json:"targets"`
+}
