@@ -103,6 +103,8 @@ type account struct {
 	nextID       int64
 	inFlight     int
 	unsettled    int // results that are not durable yet
+	deliveries   []delivery
+	delivering   bool
 	limiter      *rate.Limiter
 	breaker      circuitbreaker.CircuitBreaker[any]
 	brokenSince  time.Time // breaker not closed since
@@ -749,22 +751,51 @@ type openSeq struct {
 	seq  int64
 }
 
-// report hands results on; the targets they settle count as settled once the results are durable. The caller holds mu.
+// delivery is results on their way out, and the targets they settle.
+type delivery struct {
+	out     []outcome
+	settled []openSeq
+}
+
+// report hands results on, in order; the targets they settle count as settled once the results are durable. The caller holds mu.
 func (a *account) report(out []outcome, settled []openSeq) {
 	if len(out) == 0 {
 		return
 	}
 	a.unsettled += len(out)
-	a.wg.Go(func() {
+	a.deliveries = append(a.deliveries, delivery{out, settled})
+	if !a.delivering {
+		a.delivering = true
+		a.wg.Go(a.deliver)
+	}
+}
+
+// deliver hands on what there is, one lot after another, so that a SKU's results keep their order.
+func (a *account) deliver() {
+	for {
+		a.mu.Lock()
+		lot := a.deliveries
+		a.deliveries = nil
+		a.delivering = len(lot) > 0
+		a.mu.Unlock()
+		if len(lot) == 0 {
+			return
+		}
+		out := lot[0].out
+		for _, d := range lot[1:] {
+			out = append(out, d.out...)
+		}
 		a.out.results(out, func() {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			a.unsettled -= len(out)
-			for _, s := range settled {
-				a.settle(s.part, s.seq)
+			for _, d := range lot {
+				for _, s := range d.settled {
+					a.settle(s.part, s.seq)
+				}
 			}
 		})
-	})
+	}
 }
 
 // perform sends one request and deals with the answer.

@@ -211,6 +211,19 @@ func (r *rig) settle(t *testing.T) {
 	}
 }
 
+// at is what the channel shows of a SKU.
+func (r *rig) at(sku string) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.shown[sku]
+}
+
+// pass lets time pass on the bubble's clock, and everything come to rest.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 func (r *rig) writes() (out []call) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -257,7 +270,7 @@ func TestScarceAndDecreasesFirst(t *testing.T) {
 			}
 			r.target(fmt.Sprintf("p%02d", i), q, 2, 0)
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if len(r.writes()) != before {
 			t.Fatal("a paused channel was written to")
 		}
@@ -282,7 +295,7 @@ func TestIdleChannelIsWrittenAtOnceAndBusyOneInBatches(t *testing.T) {
 		r := newRig(still(), catalog.Channel{BatchSize: 100, MaxInFlight: 4})
 		defer r.stop()
 		r.delay = 5 * time.Millisecond
-		time.Sleep(time.Second)
+		pass(time.Second)
 		begin := time.Now()
 		for i := range 200 {
 			r.target(fmt.Sprint("s", i), 1, 1, 0)
@@ -357,7 +370,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 			return nil
 		}
 		r.target("a", 5, 1, 0)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		r.target("b", 6, 1, 0)
 		r.settle(t)
 		w := r.writes()
@@ -537,15 +550,15 @@ func TestLateWriteIsFound(t *testing.T) {
 			return context.DeadlineExceeded
 		}
 		r.target("a", 5, 1, 0)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		r.target("a", 2, 2, 0)
-		time.Sleep(3 * time.Second)
-		if r.shown["a"] != 5 {
-			t.Fatalf("shows %d: the late write should have landed", r.shown["a"])
+		pass(3 * time.Second)
+		if r.at("a") != 5 {
+			t.Fatalf("shows %d: the late write should have landed", r.at("a"))
 		}
-		time.Sleep(time.Minute)
-		if r.shown["a"] != 2 {
-			t.Errorf("shows %d, want 2", r.shown["a"])
+		pass(time.Minute)
+		if r.at("a") != 2 {
+			t.Errorf("shows %d, want 2", r.at("a"))
 		}
 		if len(r.alerts) != 1 || r.alerts[0].Kind != alert.Drift || r.alerts[0].Units != 3 {
 			t.Errorf("alerts %+v", r.alerts)
@@ -601,14 +614,14 @@ func TestDriftIsRepairedAndToldOnce(t *testing.T) {
 				r.target(fmt.Sprint("s", i), 10, 1, 0)
 			}
 			r.settle(t)
-			time.Sleep(2 * time.Minute)
+			pass(2 * time.Minute)
 			if len(r.alerts) != 0 {
 				t.Fatalf("alerts without drift: %+v", r.alerts)
 			}
 			r.mu.Lock()
 			r.shown["s3"], r.shown["s4"] = 12, 0 // someone edits at the channel
 			r.mu.Unlock()
-			time.Sleep(2 * time.Minute)
+			pass(2 * time.Minute)
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			if r.shown["s3"] != 10 || r.shown["s4"] != 10 {
@@ -649,7 +662,7 @@ func TestAdapterNoneIgnoresUntilItIsSwitchedOn(t *testing.T) {
 		r.account.configure(&off)
 		r.target("a", 5, 1, 0)
 		r.target("b", 6, 1, 0)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if len(r.calls) != 0 || r.committed() != 2 {
 			t.Errorf("%d requests, commit %d", len(r.calls), r.committed())
 		}
@@ -726,7 +739,7 @@ func TestBeliefsHoldUnderFaults(t *testing.T) {
 				faulty = false
 				r.mu.Unlock()
 				r.settle(t)
-				time.Sleep(5 * time.Minute) // samples set right what beliefs got wrong
+				pass(5 * time.Minute) // samples set right what beliefs got wrong
 				r.settle(t)
 				r.mu.Lock()
 				defer r.mu.Unlock()
@@ -750,8 +763,10 @@ func TestOwnSaleNeedsNoWrite(t *testing.T) {
 		defer r.stop()
 		r.target("a", 10, 1, 0)
 		r.settle(t)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
+		r.mu.Lock()
 		r.shown["a"] = 8 // two units sold, of which the ledger sees one
+		r.mu.Unlock()
 		r.target("a", 9, 2, 1)
 		r.settle(t)
 		if len(r.writes()) != 1 || r.shown["a"] != 8 {
