@@ -3,8 +3,8 @@ module github.com/onhand/onhand/allinone
 go 1.26.0
 
 require (
-	github.com/HdrHistogram/hdrhistogram-go v1.4.0
-	github.com/go-chi/chi/v5 v5.5.0
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0 // latency percentiles
+	github.com/go-chi/chi/v5 v5.5.0 // HTTP routes
 	github.com/onhand/onhand/platform v0.0.0
 	github.com/onhand/onhand/schemas v0.0.0
 	github.com/onhand/onhand/services/allocator v0.0.0
@@ -14,10 +14,10 @@ require (
 	github.com/onhand/onhand/services/ledger-projector v0.0.0
 	github.com/onhand/onhand/stock v0.0.0
 	github.com/onhand/onhand/topics v0.0.0
-	github.com/redis/go-redis/v9 v9.23.0
-	github.com/twmb/franz-go v1.22.2
-	github.com/twmb/franz-go/pkg/kadm v1.19.0
-	github.com/twmb/franz-go/pkg/sr v1.8.0
+	github.com/redis/go-redis/v9 v9.23.0 // Redis client
+	github.com/twmb/franz-go v1.22.2 // Kafka client
+	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topics, offsets and lag
+	github.com/twmb/franz-go/pkg/sr v1.8.0 // Schema Registry client
 )
 
 require (

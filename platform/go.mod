@@ -3,20 +3,20 @@ module github.com/onhand/onhand/platform
 go 1.26.0
 
 require (
-	github.com/go-chi/chi/v5 v5.5.0
-	github.com/prometheus/client_golang v1.24.1
-	github.com/redis/go-redis/v9 v9.23.0
-	github.com/twmb/franz-go v1.22.2
-	github.com/twmb/franz-go/pkg/kadm v1.19.0
-	github.com/twmb/franz-go/plugin/kslog v1.0.0
-	go.opentelemetry.io/otel v1.47.0
-	go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp v1.47.0
-	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp v1.47.0
-	go.opentelemetry.io/otel/exporters/prometheus v0.69.0
-	go.opentelemetry.io/otel/metric v1.47.0
-	go.opentelemetry.io/otel/sdk v1.47.0
-	go.opentelemetry.io/otel/sdk/metric v1.47.0
-	go.opentelemetry.io/otel/trace v1.47.0
+	github.com/go-chi/chi/v5 v5.5.0 // HTTP routes
+	github.com/prometheus/client_golang v1.24.1 // serves the metrics
+	github.com/redis/go-redis/v9 v9.23.0 // Redis client
+	github.com/twmb/franz-go v1.22.2 // Kafka client
+	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topics, offsets and lag
+	github.com/twmb/franz-go/plugin/kslog v1.0.0 // the client's log lines in ours
+	go.opentelemetry.io/otel v1.47.0 // traces and metrics
+	go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp v1.47.0 // metrics to a collector
+	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp v1.47.0 // traces to a collector
+	go.opentelemetry.io/otel/exporters/prometheus v0.69.0 // metrics to Prometheus
+	go.opentelemetry.io/otel/metric v1.47.0 // instruments
+	go.opentelemetry.io/otel/sdk v1.47.0 // the provider of traces
+	go.opentelemetry.io/otel/sdk/metric v1.47.0 // the provider of metrics
+	go.opentelemetry.io/otel/trace v1.47.0 // spans
 	golang.org/x/time v0.16.0 // token bucket of each API key
 )
 

@@ -3,10 +3,10 @@ module github.com/onhand/onhand/cmd/onhand
 go 1.26.0
 
 require (
-	charm.land/bubbletea/v2 v2.1.1
-	charm.land/lipgloss/v2 v2.0.6
-	github.com/alecthomas/kong v1.17.0
-	github.com/goccy/go-yaml v1.19.2
+	charm.land/bubbletea/v2 v2.1.1 // live terminal view
+	charm.land/lipgloss/v2 v2.0.6 // layout of the terminal view
+	github.com/alecthomas/kong v1.17.0 // flags, environment and settings file
+	github.com/goccy/go-yaml v1.19.2 // YAML with line numbers in errors
 	github.com/onhand/onhand/allinone v0.0.0
 	github.com/onhand/onhand/embedded v0.0.0
 	github.com/onhand/onhand/examples v0.0.0
@@ -14,13 +14,13 @@ require (
 	github.com/onhand/onhand/schemas v0.0.0
 	github.com/onhand/onhand/simulators v0.0.0
 	github.com/onhand/onhand/topics v0.0.0
-	github.com/schollz/progressbar/v3 v3.19.1
-	github.com/twmb/franz-go v1.22.2
-	github.com/twmb/franz-go/pkg/kadm v1.19.0
-	github.com/twmb/franz-go/pkg/sr v1.8.0
-	golang.org/x/sync v0.24.0
-	golang.org/x/term v0.47.0
-	google.golang.org/protobuf v1.36.12
+	github.com/schollz/progressbar/v3 v3.19.1 // progress of a replay
+	github.com/twmb/franz-go v1.22.2 // Kafka client
+	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topics, offsets and lag
+	github.com/twmb/franz-go/pkg/sr v1.8.0 // Schema Registry client
+	golang.org/x/sync v0.24.0 // goroutines that end together
+	golang.org/x/term v0.47.0 // is it a terminal, and how wide
+	google.golang.org/protobuf v1.36.12 // JSON view of messages
 )
 
 require (

@@ -3,22 +3,22 @@ module github.com/onhand/onhand/services/analytics
 go 1.26.0
 
 require (
-	github.com/ClickHouse/ch-go v0.74.0
-	github.com/ClickHouse/clickhouse-go/v2 v2.50.0
-	github.com/alecthomas/kong v1.17.0
-	github.com/go-chi/chi/v5 v5.5.0
+	github.com/ClickHouse/ch-go v0.74.0 // ClickHouse's native format
+	github.com/ClickHouse/clickhouse-go/v2 v2.50.0 // ClickHouse client, by columns
+	github.com/alecthomas/kong v1.17.0 // flags, environment and settings file
+	github.com/go-chi/chi/v5 v5.5.0 // HTTP routes
 	github.com/onhand/onhand/platform v0.0.0
 	github.com/onhand/onhand/schemas v0.0.0
 	github.com/onhand/onhand/stock v0.0.0
 	github.com/onhand/onhand/topics v0.0.0
-	github.com/pressly/goose/v3 v3.29.0
-	github.com/twmb/franz-go v1.22.2
-	github.com/twmb/franz-go/pkg/kadm v1.19.0
-	github.com/twmb/franz-go/pkg/kmsg v1.15.0
-	github.com/twmb/franz-go/pkg/sr v1.8.0
-	go.opentelemetry.io/otel v1.47.0
-	go.opentelemetry.io/otel/metric v1.47.0
-	golang.org/x/sync v0.24.0
+	github.com/pressly/goose/v3 v3.29.0 // schema migrations
+	github.com/twmb/franz-go v1.22.2 // Kafka client
+	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topics, offsets and lag
+	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // Kafka's own requests, to answer them with faults
+	github.com/twmb/franz-go/pkg/sr v1.8.0 // Schema Registry client
+	go.opentelemetry.io/otel v1.47.0 // traces and metrics
+	go.opentelemetry.io/otel/metric v1.47.0 // instruments
+	golang.org/x/sync v0.24.0 // goroutines that end together
 )
 
 require (
@@ -87,7 +87,7 @@ replace (
 
 require (
 	github.com/onhand/onhand/embedded v0.0.0
-	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c
+	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // Kafka in process
 )
 
 replace github.com/onhand/onhand/embedded => ../../embedded

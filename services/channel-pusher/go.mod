@@ -7,7 +7,7 @@ require (
 	github.com/onhand/onhand/schemas v0.0.0
 	github.com/onhand/onhand/stock v0.0.0
 	github.com/onhand/onhand/topics v0.0.0
-	go.opentelemetry.io/otel/sdk v1.47.0
+	go.opentelemetry.io/otel/sdk v1.47.0 // the provider of traces
 )
 
 require (
@@ -42,29 +42,29 @@ require (
 )
 
 require (
-	github.com/HdrHistogram/hdrhistogram-go v1.4.0
-	github.com/alecthomas/kong v1.17.0
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0 // latency percentiles
+	github.com/alecthomas/kong v1.17.0 // flags, environment and settings file
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
-	github.com/failsafe-go/failsafe-go v0.9.8
+	github.com/failsafe-go/failsafe-go v0.9.8 // circuit breaker and backoff
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
-	github.com/goccy/go-yaml v1.19.2
+	github.com/goccy/go-yaml v1.19.2 // YAML with line numbers in errors
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/onhand/onhand/simulators v0.0.0
 	github.com/pierrec/lz4/v4 v4.1.33 // indirect
-	github.com/twmb/franz-go v1.22.2
-	github.com/twmb/franz-go/pkg/kadm v1.19.0
-	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c
-	github.com/twmb/franz-go/pkg/kmsg v1.15.0
-	github.com/twmb/franz-go/pkg/sr v1.8.0
+	github.com/twmb/franz-go v1.22.2 // Kafka client
+	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topics, offsets and lag
+	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // Kafka in process
+	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // Kafka's own requests, to answer them with faults
+	github.com/twmb/franz-go/pkg/sr v1.8.0 // Schema Registry client
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
-	go.opentelemetry.io/otel v1.47.0
+	go.opentelemetry.io/otel v1.47.0 // traces and metrics
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
-	go.opentelemetry.io/otel/metric v1.47.0
-	go.opentelemetry.io/otel/trace v1.47.0
-	go.uber.org/goleak v1.3.0
-	golang.org/x/sync v0.24.0
-	golang.org/x/time v0.16.0
+	go.opentelemetry.io/otel/metric v1.47.0 // instruments
+	go.opentelemetry.io/otel/trace v1.47.0 // spans
+	go.uber.org/goleak v1.3.0 // tests leave no goroutine behind
+	golang.org/x/sync v0.24.0 // goroutines that end together
+	golang.org/x/time v0.16.0 // token buckets
 )
 
 replace (
