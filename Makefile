@@ -20,7 +20,7 @@ parts: ## Install what the tests run against: ClickHouse engine, Kafka, Redis, o
 	go run ./e2e/testbed/cmd/parts
 
 demo: build ## Run the whole system in one process on real input
-	go run ./e2e/testbed/cmd/parts --only chdb
+	go run ./e2e/testbed/cmd/parts "ClickHouse engine"
 	bin/onhand up
 
 test: parts .tools/schemas.stamp .tools/helm.stamp ## Run every test under the race detector; what CI runs
