@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -177,14 +178,22 @@ type pending struct {
 	raw    string
 	unit   unit
 	result int   // its place in receipt.Results; -1 when it has none
-	err    error // guarded by acks.mu until they are all in
+	err    error // guarded by acks.mu until all are acknowledged
 }
 
 // acks waits for the acknowledgements of a batch.
 type acks struct {
-	mu   sync.Mutex
-	left sync.WaitGroup
-	err  error // first that is no fault of a record
+	left atomic.Int64 // records, and one for the sender until it has sent them all
+	done chan struct{}
+
+	mu  sync.Mutex
+	err error // first that is no fault of a record
+}
+
+func (a *acks) got() {
+	if a.left.Add(-1) == 0 {
+		close(a.done)
+	}
 }
 
 // process takes a chunk of items in and returns when Kafka has acknowledged all it made of them. An error means that some of the chunk may
@@ -220,7 +229,9 @@ func (c *call) process(ctx context.Context, items []string) error {
 		c.trace(ctx, &u)
 		batch = append(batch, pending{index: index, raw: raw, unit: u, result: c.note(Result{Index: index, ID: u.id, Status: Accepted})})
 	}
-	if err := c.send(ctx, batch, rejects); err != nil {
+	acked, cancel := context.WithTimeout(ctx, c.s.cfg.AckTimeout)
+	defer cancel()
+	if err := c.send(acked, batch, rejects); err != nil {
 		c.receipt, c.n = receipt, n
 		return err
 	}
@@ -246,15 +257,15 @@ func (c *call) trace(ctx context.Context, u *unit) {
 	}
 }
 
-// send produces the records and waits until all are acknowledged or one cannot be. Faults of single items are left in them.
+// send produces the records and waits until all are acknowledged or ctx ends: a record that may have reached a broker is neither acknowledged
+// nor failed until the broker answers, be it for minutes. Faults of single items are left in them.
 func (c *call) send(ctx context.Context, batch []pending, rejects []*kgo.Record) error {
 	if len(batch) == 0 && len(rejects) == 0 {
 		return nil
 	}
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, c.s.cfg.AckTimeout)
-	defer cancel()
-	a := &acks{}
+	a := &acks{done: make(chan struct{})}
+	a.left.Store(1)
 	for i := range batch {
 		p := &batch[i]
 		done := func(_ *kgo.Record, err error) {
@@ -267,15 +278,15 @@ func (c *call) send(ctx context.Context, batch []pending, rejects []*kgo.Record)
 				}
 				a.mu.Unlock()
 			}
-			a.left.Done()
+			a.got()
 		}
+		a.left.Add(int64(len(p.unit.records)))
 		for _, r := range p.unit.records {
-			a.left.Add(1)
 			c.s.producer.Produce(ctx, r, done)
 		}
 	}
+	a.left.Add(int64(len(rejects)))
 	for _, r := range rejects {
-		a.left.Add(1)
 		c.s.producer.Produce(ctx, r, func(_ *kgo.Record, err error) {
 			if err != nil {
 				a.mu.Lock()
@@ -284,10 +295,15 @@ func (c *call) send(ctx context.Context, batch []pending, rejects []*kgo.Record)
 				}
 				a.mu.Unlock()
 			}
-			a.left.Done()
+			a.got()
 		})
 	}
-	a.left.Wait() // the delivery timeout and ctx bound it
+	a.got()
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		return fmt.Errorf("kafka has not acknowledged: %w", ctx.Err())
+	}
 	c.s.metrics.ack.Record(ctx, time.Since(start).Seconds())
 	if a.err != nil {
 		return fmt.Errorf("kafka has not acknowledged: %w", a.err)
@@ -318,7 +334,9 @@ func (c *call) settle(ctx context.Context, batch []pending, bytes int) {
 		lines += p.unit.lines
 		events += p.unit.events
 	}
-	if err := c.send(ctx, nil, rejects); err != nil {
+	acked, cancel := context.WithTimeout(ctx, c.s.cfg.AckTimeout)
+	defer cancel()
+	if err := c.send(acked, nil, rejects); err != nil {
 		c.s.tel.Log.Warn("refused items could not be kept in "+schemas.StockRejected, "items", len(rejects), "err", err)
 	}
 	c.receipt.Accepted += accepted

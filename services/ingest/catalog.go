@@ -320,7 +320,9 @@ func (s *Service) commit(ctx context.Context, w http.ResponseWriter, changes []C
 	}
 	if !dry && len(recs) > 0 {
 		c := &call{s: s, source: sourceAPI}
-		if err := c.send(ctx, nil, recs); err != nil {
+		acked, cancel := context.WithTimeout(ctx, s.cfg.AckTimeout)
+		defer cancel()
+		if err := c.send(acked, nil, recs); err != nil {
 			d := s.notAcknowledged(err)
 			d.Detail = "Kafka has not acknowledged all settings in time: apply the same file again"
 			problem.Write(w, d)

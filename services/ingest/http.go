@@ -565,7 +565,9 @@ func (c *call) rejectLong(ctx context.Context, start string) {
 	c.lim.Now = time.Now()
 	index := c.n
 	c.n++
-	if err := c.send(ctx, nil, c.reject(nil, index, "", start, fault)); err != nil {
+	acked, cancel := context.WithTimeout(ctx, c.s.cfg.AckTimeout)
+	defer cancel()
+	if err := c.send(acked, nil, c.reject(nil, index, "", start, fault)); err != nil {
 		c.s.tel.Log.Warn("a refused line could not be kept", "err", err)
 	}
 }

@@ -70,8 +70,11 @@ func (s *Service) takeRecords(ctx context.Context, recs []*kgo.Record) error {
 }
 
 func (s *Service) takeOnce(ctx context.Context, recs []*kgo.Record) error {
-	// A stop does not break off what is under way: AckTimeout bounds it.
-	ctx = context.WithoutCancel(ctx)
+	// There is no hurry here, and sending again what may still arrive would only add repeats; but a stop waits no longer than Drain.
+	stopping := ctx
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(stopping, func() { time.AfterFunc(s.cfg.Drain, cancel) })()
 	c := &call{s: s, source: sourceOrdersIn, lim: s.limits()}
 	codec := s.deps.Codec
 	batch := make([]pending, 0, len(recs))
