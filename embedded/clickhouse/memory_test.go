@@ -18,7 +18,7 @@ import (
 func memory(b *testing.B) (rss, anon float64) {
 	raw, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		b.Skip("this system does not tell the memory of a process")
+		return 0, 0 // a system without /proc
 	}
 	for line := range strings.Lines(string(raw)) {
 		var kb float64
