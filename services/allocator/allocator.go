@@ -219,7 +219,7 @@ func (s *Service) run(ctx context.Context) error {
 	}
 	s.started.Store(true)
 	for ctx.Err() == nil {
-		if err := s.turn(ctx); err != nil {
+		if err := s.turn(ctx); err != nil && (ctx.Err() == nil || !errors.Is(err, ctx.Err())) {
 			return err
 		}
 	}

@@ -623,3 +623,31 @@ func TestConfigFaultsAreReportedTogether(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// BenchmarkService is the whole service, in one process with the Kafka it reads and writes: SKUs changed a second, on 12 channels.
+func BenchmarkService(b *testing.B) {
+	const skus = 5000
+	x := newBench(b)
+	for i := range 12 {
+		x.set(channel(fmt.Sprintf("c%02d", i)))
+	}
+	x.set(topics.Setting{Location: &catalog.Location{ID: "wh", Kind: catalog.Warehouse}})
+	s := x.start()
+	version := int64(0)
+	var rs []*kgo.Record
+	for b.Loop() {
+		b.StopTimer()
+		version++
+		rs = rs[:0]
+		for i := range skus {
+			l := level(fmt.Sprintf("SKU-%05d", i), version, ledger.Units(1000+version%2))
+			rs = append(rs, topics.Record(schemas.StockLevels, l.SKU, x.codec.AppendLevel(nil, l)))
+		}
+		x.forgetWritten()
+		b.StartTimer()
+		x.produce(rs...)
+		x.until("all targets", func() bool { return s.Stats().Targets == version*skus*12 })
+	}
+	b.ReportMetric(float64(version*skus)/b.Elapsed().Seconds(), "SKUs/s")
+	b.ReportMetric(float64(version*skus*12)/b.Elapsed().Seconds(), "targets/s")
+}

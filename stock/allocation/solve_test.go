@@ -147,13 +147,15 @@ func TestVectors(t *testing.T) {
 		"multi-channel FBA is shared": {problem{stock: map[string]units{"FBA": 40, "W1": 6}, channels: []sells{{id: "amz"}, {id: "shop"}}}, []units{46, 46}},
 		"exclusive stock stays with its channel": {problem{stock: map[string]units{"FBA": 40, "W1": 6}, owners: map[string]string{"FBA": "amz"}, channels: []sells{
 			{id: "amz"}, {id: "shop"}, {id: "greedy", scope: []string{"FBA"}}}}, []units{46, 6, 0}},
-		"location buffer":                           {problem{stock: two, buffers: map[string]units{"W1": 6, "S1": 1}, channels: []sells{{id: "shop"}}}, []units{6}},
-		"pause":                                     {problem{mode: allocation.Fair, stock: w1(9), channels: []sells{{id: "a", paused: true}, {id: "b", listingPaused: true}, {id: "c"}}}, []units{0, 0, 9}},
-		"a paused channel reserves nothing":         {problem{stock: w1(9), channels: []sells{{id: "a", paused: true, reserve: 5}, {id: "b"}}}, []units{0, 9}},
-		"reserves beyond stock go by priority":      {problem{stock: w1(5), channels: []sells{{id: "a", reserve: 10}, {id: "b", reserve: 10}, {id: "c"}}}, []units{5, 0, 0}},
-		"a reserve elsewhere takes nothing here":    {problem{stock: two, channels: []sells{{id: "a", scope: []string{"W1"}, reserve: 5}, {id: "b", scope: []string{"S1"}}, {id: "c"}}}, []units{5, 7, 7}},
-		"unassigned sales count in every scope":     {problem{stock: two, unassigned: 2, channels: []sells{{id: "a", scope: []string{"W1"}}, {id: "b", scope: []string{"S1"}}, {id: "c"}}}, []units{3, 5, 10}},
-		"unassigned sales and promises":             {problem{mode: allocation.Waterfall, stock: two, unassigned: 6, channels: []sells{{id: "a", scope: []string{"W1"}}, {id: "c"}}}, []units{0, 6}},
+		"location buffer":                        {problem{stock: two, buffers: map[string]units{"W1": 6, "S1": 1}, channels: []sells{{id: "shop"}}}, []units{6}},
+		"pause":                                  {problem{mode: allocation.Fair, stock: w1(9), channels: []sells{{id: "a", paused: true}, {id: "b", listingPaused: true}, {id: "c"}}}, []units{0, 0, 9}},
+		"a paused channel reserves nothing":      {problem{stock: w1(9), channels: []sells{{id: "a", paused: true, reserve: 5}, {id: "b"}}}, []units{0, 9}},
+		"reserves beyond stock go by priority":   {problem{stock: w1(5), channels: []sells{{id: "a", reserve: 10}, {id: "b", reserve: 10}, {id: "c"}}}, []units{5, 0, 0}},
+		"a reserve elsewhere takes nothing here": {problem{stock: two, channels: []sells{{id: "a", scope: []string{"W1"}, reserve: 5}, {id: "b", scope: []string{"S1"}}, {id: "c"}}}, []units{5, 7, 7}},
+		"unassigned sales count in every scope":  {problem{stock: two, unassigned: 2, channels: []sells{{id: "a", scope: []string{"W1"}}, {id: "b", scope: []string{"S1"}}, {id: "c"}}}, []units{3, 5, 10}},
+		"unassigned sales and promises":          {problem{mode: allocation.Waterfall, stock: two, unassigned: 6, channels: []sells{{id: "a", scope: []string{"W1"}}, {id: "c"}}}, []units{0, 6}},
+		"unassigned sales in scopes inside each other": {problem{mode: allocation.Waterfall, stock: map[string]units{"L1": 6, "L2": 1, "L3": 20}, unassigned: 3, channels: []sells{
+			{id: "a", scope: []string{"L1"}}, {id: "b", scope: []string{"L1", "L2"}}, {id: "c"}}}, []units{3, 1, 20}},
 		"hiding one lets the other show":            {problem{mode: allocation.Fair, stock: w1(6), channels: []sells{{id: "a", hide: 5}, {id: "b", hide: 5}}}, []units{6, 0}},
 		"no weight, no share":                       {problem{mode: allocation.Proportional, stock: w1(6), channels: []sells{{id: "a", weight: -1, reserve: 1}, {id: "b"}}}, []units{1, 5}},
 		"no stock at all":                           {problem{mode: allocation.Fair, stock: w1(0), channels: []sells{{id: "a"}, {id: "b"}}}, []units{0, 0}},
@@ -406,10 +408,12 @@ func (p *problem) oracle() []units {
 func TestAgainstOracle(t *testing.T) {
 	var s allocation.Solver
 	rapid.Check(t, func(t *rapid.T) {
-		p := genProblem(t, promising, rapid.Bool().Draw(t, "overlap"))
-		p.rounding = allocation.Webster
-		if got, want := p.solve(&s), p.oracle(); !slices.Equal(got, want) {
-			t.Errorf("%v: targets %v; want %v", p.mode, got, want)
+		for range 10 { // one is not enough to meet the rare shapes
+			p := genProblem(t, promising, rapid.Bool().Draw(t, "overlap"))
+			p.rounding = allocation.Webster
+			if got, want := p.solve(&s), p.oracle(); !slices.Equal(got, want) {
+				t.Fatalf("%v: targets %v; want %v", p.mode, got, want)
+			}
 		}
 	})
 }
