@@ -3,10 +3,10 @@ module github.com/onhand/onhand/services/channel-pusher
 go 1.26.0
 
 require (
-	github.com/onhand/onhand/platform v0.0.0
-	github.com/onhand/onhand/schemas v0.0.0
-	github.com/onhand/onhand/stock v0.0.0
-	github.com/onhand/onhand/topics v0.0.0
+	github.com/onhand/onhand/platform v0.0.0 // Kafka, telemetry, life cycle
+	github.com/onhand/onhand/schemas v0.0.0 // names of topics
+	github.com/onhand/onhand/stock v0.0.0 // domain values
+	github.com/onhand/onhand/topics v0.0.0 // records to values and back, the catalog
 	go.opentelemetry.io/otel/sdk v1.47.0 // the provider of traces
 )
 
@@ -50,7 +50,7 @@ require (
 	github.com/go-logr/stdr v1.2.2 // indirect
 	github.com/goccy/go-yaml v1.19.2 // YAML with line numbers in errors
 	github.com/klauspost/compress v1.20.3 // indirect
-	github.com/onhand/onhand/simulators v0.0.0
+	github.com/onhand/onhand/simulators v0.0.0 // marketplaces to test against
 	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 	github.com/twmb/franz-go v1.22.2 // Kafka client
 	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topics, offsets and lag

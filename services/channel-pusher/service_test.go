@@ -185,9 +185,16 @@ func (w *world) until(what string, cond func() bool) {
 
 func (w *world) shows(ch, sku string, q int64) {
 	w.t.Helper()
+	var got int64
+	var ok bool
+	defer func() {
+		if w.t.Failed() {
+			w.t.Logf("%s shows %d of %s (listed: %v)", ch, got, sku, ok)
+		}
+	}()
 	w.until(fmt.Sprintf("%s shows %d of %s", ch, q, sku), func() bool {
-		got, ok := w.markets.Shown(ch, sku)
-		return ok && got == q
+		got, ok = w.markets.Shown(ch, sku)
+		return got == q && (ok || q == 0) // a delta of nothing lists nothing
 	})
 }
 
