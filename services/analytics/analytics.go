@@ -110,10 +110,11 @@ type partition struct {
 // part is one assignment of a partition to this instance.
 type part struct {
 	partition
-	sink *sink
-	lost atomic.Bool  // set once, under Service.own held for writing
-	high atomic.Int64 // end of the partition, as last seen
-	done atomic.Int64 // first offset not yet in ClickHouse
+	sink   *sink
+	member string       // who this instance was in the group when it was given the partition
+	lost   atomic.Bool  // set once, under Service.own held for writing
+	high   atomic.Int64 // end of the partition, as last seen
+	done   atomic.Int64 // first offset not yet in ClickHouse
 
 	// Under sink.mu.
 	next    int64 // first offset not yet queued; -1 when the log is read from its start

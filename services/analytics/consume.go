@@ -163,6 +163,7 @@ func (s *Service) onAssigned(ctx context.Context, client *kgo.Client, added map[
 	if err != nil {
 		return // the client closes
 	}
+	member, _ := client.GroupMetadata()
 	redo := make(map[string]*recovery)
 	s.own.Lock()
 	defer s.own.Unlock()
@@ -172,7 +173,7 @@ func (s *Service) onAssigned(ctx context.Context, client *kgo.Client, added map[
 			continue
 		}
 		for _, id := range ids {
-			p := &part{partition: partition{topic, id}, sink: k, next: -1}
+			p := &part{partition: partition{topic, id}, sink: k, member: member, next: -1}
 			if e, ok := ends.Lookup(topic, id); ok && e.Err == nil {
 				p.high.Store(e.Offset)
 			}
@@ -320,7 +321,8 @@ var errLost = errors.New("a partition has moved away")
 // commit writes the group's offset of each span's part. Offsets are at(i), metadata is text. With all set, either every part is still held and its offset is
 // committed, or the error is errLost and nothing may be sent; without it, parts that moved away are left out, because their next holder commits for them.
 //
-// The group's generation fences it: an instance that was taken for dead cannot commit. While the outcome of a try is unknown the lock is kept, so that no part
+// The group's generation fences it: an instance that was taken for dead cannot commit, and once it has come back as another member it does not commit for
+// what it held before, even if it has not been told of the loss yet. While the outcome of a try is unknown the lock is kept, so that no part
 // moves away with an intent that may or may not stand.
 func (s *Service) commit(ctx context.Context, cuts []cutPart, text string, all bool, at func(*cutPart) int64) error {
 	wait := 20 * time.Millisecond
@@ -329,9 +331,10 @@ func (s *Service) commit(ctx context.Context, cuts []cutPart, text string, all b
 			s.own.RLock()
 			defer s.own.RUnlock()
 			offsets := make(map[string]map[int32]kgo.EpochOffset)
+			member, _ := s.client.GroupMetadata()
 			for i := range cuts {
 				c := &cuts[i]
-				if c.part.lost.Load() {
+				if c.part.lost.Load() || c.part.member != member {
 					if all {
 						return errLost, true
 					}
@@ -346,13 +349,13 @@ func (s *Service) commit(ctx context.Context, cuts []cutPart, text string, all b
 				return nil, true
 			}
 			for unknown := false; ; {
-				err := s.commitOnce(ctx, offsets, text)
+				err := s.commitOnce(ctx, member, offsets, text)
 				switch {
 				case err == nil:
 					return nil, true
 				case ctx.Err() != nil:
 					return fmt.Errorf("commit offsets: %w", errors.Join(ctx.Err(), err)), true
-				case fenced(err):
+				case fenced(err) || errors.Is(err, errLost):
 					return err, false // the client gives all partitions up, and onLost needs the lock for that
 				}
 				var refused *kerr.Error
@@ -388,8 +391,11 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (s *Service) commitOnce(ctx context.Context, offsets map[string]map[int32]kgo.EpochOffset, text string) error {
+func (s *Service) commitOnce(ctx context.Context, member string, offsets map[string]map[int32]kgo.EpochOffset, text string) error {
 	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		if req.MemberID != member {
+			return errLost
+		}
 		for t := range req.Topics {
 			for p := range req.Topics[t].Partitions {
 				req.Topics[t].Partitions[p].Metadata = &text
