@@ -10,20 +10,21 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 )
 
 // Redis is a running server.
 type Redis struct {
-	server *miniredis.Miniredis
-	stop   sync.Once
+	server      *miniredis.Miniredis
+	stop        sync.Once
+	ended, done chan struct{}
 }
 
 // Start runs a server on 127.0.0.1; port 0 takes a free one.
 func Start(port int) (*Redis, error) {
 	m := miniredis.NewMiniRedis()
-	m.ClockTTL(true) // keys expire as time goes by, not when a test says so
 	err := m.StartAddr(net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("redis: port %d is taken by another program: %w", port, err)
@@ -31,7 +32,29 @@ func Start(port int) (*Redis, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	return &Redis{server: m}, nil
+	r := &Redis{server: m, ended: make(chan struct{}), done: make(chan struct{})}
+	go r.expire()
+	return r, nil
+}
+
+// ttlEvery is how exact expiry is.
+const ttlEvery = time.Second
+
+// expire lets keys expire as time goes by. The server's own way (ClockTTL) goes through all keys, sorted, at every command.
+func (r *Redis) expire() {
+	defer close(r.done)
+	tick := time.NewTicker(ttlEvery)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-r.ended:
+			return
+		case now := <-tick.C:
+			r.server.FastForward(now.Sub(last))
+			last = now
+		}
+	}
 }
 
 // Addr is the address to connect to, host:port.
@@ -41,4 +64,10 @@ func (r *Redis) Addr() string { return r.server.Addr() }
 func (r *Redis) Server() *miniredis.Miniredis { return r.server }
 
 // Stop closes the server and its connections.
-func (r *Redis) Stop() { r.stop.Do(r.server.Close) }
+func (r *Redis) Stop() {
+	r.stop.Do(func() {
+		close(r.ended)
+		<-r.done
+		r.server.Close()
+	})
+}
