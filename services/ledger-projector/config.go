@@ -31,8 +31,8 @@ type Config struct {
 	CountWindow time.Duration `help:"How far back a stock count may speak of when stock moved since." default:"48h" env:"LEDGER_COUNT_WINDOW"`
 	OpenWindow  time.Duration `help:"How long an order line, reservation or purchase order that stays open is remembered." default:"9600h" env:"LEDGER_OPEN_WINDOW"`
 	MaxQuantity int64         `help:"Larger quantities are rejected as absurd." default:"10000000" env:"LEDGER_MAX_QUANTITY"`
-	BatchEvents int           `help:"Most events in one step." default:"8192" env:"LEDGER_BATCH_EVENTS"`
-	BatchSKUs   int           `help:"Most SKUs that one step changes." default:"512" env:"LEDGER_BATCH_SKUS"`
+	BatchEvents int           `help:"Most events in one step." default:"16384" env:"LEDGER_BATCH_EVENTS"`
+	BatchSKUs   int           `help:"Most SKUs that one step changes." default:"2048" env:"LEDGER_BATCH_SKUS"`
 	BatchLimit  int           `help:"Most SKUs in one request to the availability API." default:"5000" env:"LEDGER_BATCH_LIMIT"`
 	Drain       time.Duration `help:"Longest graceful stop." default:"15s" env:"LEDGER_DRAIN"`
 }
@@ -41,7 +41,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Namespace: "oh", Group: "onhand-ledger-projector", Window: ledger.DefaultWindow, CountWindow: ledger.DefaultCountWindow,
-		OpenWindow: ledger.DefaultOpenWindow, MaxQuantity: int64(ledger.DefaultMaxQuantity), BatchEvents: 8192, BatchSKUs: 512, BatchLimit: 5000,
+		OpenWindow: ledger.DefaultOpenWindow, MaxQuantity: int64(ledger.DefaultMaxQuantity), BatchEvents: 16384, BatchSKUs: 2048, BatchLimit: 5000,
 		Drain: 15 * time.Second,
 	}
 }

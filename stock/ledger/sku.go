@@ -70,6 +70,9 @@ type tally struct {
 
 // SKU is the state of one SKU. It belongs to its Partition.
 type SKU struct {
+	// Key is the caller's: whatever it wants to keep with the SKU. The fold does not look at it.
+	Key any
+
 	name       string
 	hash       uint64
 	version    int64

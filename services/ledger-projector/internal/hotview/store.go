@@ -76,8 +76,8 @@ type Store struct {
 	known  int               // locations that are stored, with the empty one
 
 	names   [ledger.Unassigned + 1][]any // field names by field and index, boxed once
-	keys    []string
 	args    []any
+	lasts   []text
 	values  []int64
 	buf     []ledger.Change
 	ends    []int // in buf, by changed SKU
@@ -295,22 +295,17 @@ func fetch(ctx context.Context, c redis.UniversalClient, names []string, key fun
 }
 
 func parseSKU(sku string, fields map[string]string) (*ledger.Stored, error) {
-	st := &ledger.Stored{SKU: sku, EventID: fields["event_id"], Changes: make([]ledger.StoredChange, 0, len(fields))}
-	if len(fields) == 0 {
-		return nil, fmt.Errorf("SKU %s has no hash", sku)
+	st := &ledger.Stored{SKU: sku, Changes: make([]ledger.StoredChange, 0, len(fields))}
+	if err := parseLast(fields["last"], st); err != nil {
+		return nil, err
 	}
-	st.EventKind, _ = event.ParseKind(fields["event_kind"])
 	for f, text := range fields {
 		var to *int64
 		switch f {
-		case "event_id", "event_kind", "available":
+		case "last", "available":
 			continue
 		case "version":
 			to = &st.Version
-		case "offset":
-			to = &st.Offset
-		case "received_at":
-			to = &st.ReceivedAt
 		}
 		v, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
@@ -400,7 +395,15 @@ type Batch struct {
 // answer was lost may be sent again. ErrOwner and ErrStale mean that p is not what Redis holds: forget it and load again.
 func (s *Store) Step(ctx context.Context, p *ledger.Partition, b *Batch) error {
 	s.prepare(p, b)
-	r, err := stepScript.Run(ctx, s.client, s.keys, s.args...).Text()
+	s.args[0], s.args[1] = "evalsha", stepScript.Hash()
+	cmd := redis.NewCmd(ctx, s.args...)
+	err := s.client.Process(ctx, cmd)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		s.args[0], s.args[1] = "eval", stepSource
+		cmd = redis.NewCmd(ctx, s.args...)
+		err = s.client.Process(ctx, cmd)
+	}
+	r, _ := cmd.Val().(string)
 	if err := outcome("step "+s.prefix, r, err); err != nil {
 		return err
 	}
@@ -426,9 +429,10 @@ type chunkAppend struct {
 	data            []byte
 }
 
-// prepare fills s.keys and s.args for the script. Numbers are passed by pointer and names are boxed once, so that a batch costs no garbage.
+// prepare fills s.args with the script's keys and arguments. Numbers and texts are passed by pointer and names are boxed once, so that a batch costs
+// hardly any garbage.
 func (s *Store) prepare(p *ledger.Partition, b *Batch) {
-	changed, fresh := p.Changed(), p.Locations()[s.known:]
+	changed, fresh, dropped := p.Changed(), p.Locations()[s.known:], p.Dropped()
 	s.buf, s.ends = s.buf[:0], s.ends[:0]
 	for _, k := range changed {
 		s.buf = k.AppendChanges(s.buf, false)
@@ -436,7 +440,7 @@ func (s *Store) prepare(p *ledger.Partition, b *Batch) {
 	}
 	s.appends = s.appends[:0]
 	for _, g := range p.Journal() {
-		if len(g.Data) == 0 || slices.Contains(p.Dropped(), g.Bucket) {
+		if len(g.Data) == 0 || slices.Contains(dropped, g.Bucket) {
 			continue
 		}
 		n := max(0, int64(len(s.chunks[g.Bucket]))-1)
@@ -448,41 +452,57 @@ func (s *Store) prepare(p *ledger.Partition, b *Batch) {
 		}
 		s.appends = append(s.appends, chunkAppend{g.Bucket, n, have, g.Data})
 	}
-
-	s.values = slices.Grow(s.values[:0], 16+2*len(s.appends)+6*len(changed)) // pointers into it must stay good
-	s.keys = append(s.keys[:0], s.key("meta"), s.key("locations"), s.key("skus"), s.key("outbox"), s.key("journal"))
-	s.args = append(s.args[:0], s.owner)
-	s.number(b.Prev, b.Last, p.Clock(), b.Emitted, b.Oversold, b.AppliedAt, int64(b.Sent), int64(len(fresh)), int64(len(b.Outbox)), int64(len(s.appends)))
 	drops := 0
-	for _, bucket := range p.Dropped() {
+	for _, bucket := range dropped {
 		drops += len(s.chunks[bucket])
 	}
-	s.number(int64(drops))
+
+	// Pointers into these must stay good: room first.
+	s.values = slices.Grow(s.values[:0], 16+len(s.appends)+3*len(changed))
+	s.lasts = slices.Grow(s.lasts[:0], len(changed))
+
+	// evalsha, script, number of keys, keys
+	s.args = append(s.args[:0], nil, nil)
+	s.number(int64(5 + len(s.appends) + drops + len(changed)))
+	s.args = append(s.args, s.key("meta"), s.key("locations"), s.key("skus"), s.key("outbox"), s.key("journal"))
+	for _, a := range s.appends {
+		s.args = append(s.args, s.chunkKey(a.bucket, a.n))
+	}
+	for _, bucket := range dropped {
+		for n := range s.chunks[bucket] {
+			s.args = append(s.args, s.chunkKey(bucket, int64(n)))
+		}
+	}
+	for _, k := range changed {
+		if k.Key == nil {
+			k.Key = s.key("sku:" + k.Name()) // boxed once in the SKU's life
+		}
+		s.args = append(s.args, k.Key)
+	}
+
+	s.args = append(s.args, s.owner)
+	s.number(b.Prev, b.Last, p.Clock(), b.Emitted, b.Oversold, b.AppliedAt, int64(b.Sent), int64(len(fresh)), int64(len(b.Outbox)), int64(len(s.appends)), int64(drops))
 	for _, name := range fresh {
 		s.args = append(s.args, name)
 	}
 	for _, o := range b.Outbox {
 		s.args = append(s.args, o)
 	}
-	for i := range s.appends {
-		a := &s.appends[i]
-		s.keys = append(s.keys, s.chunkKey(a.bucket, a.n))
+	for _, a := range s.appends {
 		s.args = append(s.args, chunkField(a.bucket, a.n))
 		s.number(a.have)
 		s.args = append(s.args, a.data)
 	}
-	for _, bucket := range p.Dropped() {
+	for _, bucket := range dropped {
 		for n := range s.chunks[bucket] {
-			s.keys = append(s.keys, s.chunkKey(bucket, int64(n)))
 			s.args = append(s.args, chunkField(bucket, int64(n)))
 		}
 	}
 	from := 0
 	for i, k := range changed {
-		s.keys = append(s.keys, s.key("sku:"+k.Name()))
 		changes := s.buf[from:s.ends[i]]
 		from = s.ends[i]
-		n := int64(12 + 2*len(changes))
+		n := int64(6 + 2*len(changes))
 		if k.Fresh() {
 			s.number(-n)
 			s.args = append(s.args, k.Name())
@@ -491,17 +511,48 @@ func (s *Store) prepare(p *ledger.Partition, b *Batch) {
 		}
 		s.args = append(s.args, nameVersion)
 		s.number(k.Version())
-		s.args = append(s.args, nameOffset)
-		s.number(k.Offset())
 		s.args = append(s.args, nameAvailable)
 		s.number(int64(k.Available()))
-		s.args = append(s.args, nameEventID, k.EventID(), nameEventKind, kindNames[k.Kind()], nameReceivedAt)
-		s.number(k.ReceivedAt())
+		s.args = append(s.args, nameLast, s.last(k))
 		for j := range changes {
 			c := &changes[j]
 			s.args = append(s.args, s.fieldName(p, c), &c.Value)
 		}
 	}
+}
+
+// text is bytes that are passed by pointer: boxing a slice would allocate.
+type text struct{ b []byte }
+
+// MarshalBinary gives the client the bytes.
+func (t *text) MarshalBinary() ([]byte, error) { return t.b, nil }
+
+// last is the field that names a SKU's last event: offset, kind, when it was received, and id.
+func (s *Store) last(k *ledger.SKU) *text {
+	s.lasts = s.lasts[:len(s.lasts)+1]
+	t := &s.lasts[len(s.lasts)-1]
+	b := strconv.AppendInt(t.b[:0], k.Offset(), 10)
+	b = append(append(append(b, ' '), k.Kind().String()...), ' ')
+	b = append(strconv.AppendInt(b, k.ReceivedAt(), 10), ' ')
+	t.b = append(b, k.EventID()...)
+	return t
+}
+
+// parseLast reads what last wrote.
+func parseLast(v string, st *ledger.Stored) error {
+	offset, rest, ok1 := strings.Cut(v, " ")
+	kind, rest, ok2 := strings.Cut(rest, " ")
+	received, id, ok3 := strings.Cut(rest, " ")
+	var err1, err2 error
+	st.Offset, err1 = strconv.ParseInt(offset, 10, 64)
+	st.ReceivedAt, err2 = strconv.ParseInt(received, 10, 64)
+	st.EventID = id
+	known := false
+	st.EventKind, known = event.ParseKind(kind)
+	if !ok1 || !ok2 || !ok3 || err1 != nil || err2 != nil || !known {
+		return fmt.Errorf("SKU %s: field last is %q, want offset, kind, time and id", st.SKU, v)
+	}
+	return nil
 }
 
 // number appends numbers to the arguments, by pointer: boxing a number would allocate.
@@ -514,14 +565,7 @@ func (s *Store) number(vs ...int64) {
 
 // Field names, boxed once.
 var (
-	nameVersion, nameOffset, nameAvailable     any = "version", "offset", "available"
-	nameEventID, nameEventKind, nameReceivedAt any = "event_id", "event_kind", "received_at"
-	kindNames                                      = func() (out [event.KindCount]any) {
-		for k := range out {
-			out[k] = event.Kind(k).String()
-		}
-		return out
-	}()
+	nameVersion, nameAvailable, nameLast any = "version", "available", "last"
 )
 
 func (s *Store) fieldName(p *ledger.Partition, c *ledger.Change) any {
