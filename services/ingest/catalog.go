@@ -86,10 +86,10 @@ func (s *Service) putCatalog(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, fault)
 		return
 	}
-	dry, fault := flag(r, "dry_run")
+	dry, fault := boolean(r, "dry_run")
 	if fault == nil {
 		var prune bool
-		if prune, fault = flag(r, "prune"); fault == nil {
+		if prune, fault = boolean(r, "prune"); fault == nil {
 			var text []byte
 			if text, fault = s.readAll(w, r, s.cfg.MaxBody, "apply it in parts"); fault == nil {
 				s.applyFile(w, r, text, kind, dry, prune)
@@ -100,7 +100,7 @@ func (s *Service) putCatalog(w http.ResponseWriter, r *http.Request) {
 	problem.Write(w, fault)
 }
 
-func flag(r *http.Request, name string) (bool, *problem.Details) {
+func boolean(r *http.Request, name string) (bool, *problem.Details) {
 	v := r.URL.Query().Get(name)
 	if v == "" {
 		return false, nil
@@ -401,7 +401,7 @@ func (s *Service) deleteCatalog(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, problem.New(http.StatusNotFound, "not-found", "No such kind", "the kinds are channels, locations, rules and listings"))
 		return
 	}
-	dry, fault := flag(r, "dry_run")
+	dry, fault := boolean(r, "dry_run")
 	if fault != nil {
 		problem.Write(w, fault)
 		return
