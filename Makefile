@@ -14,7 +14,7 @@ help: ## List the targets
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 
 build: ## Build bin/onhand and one program per service
-	go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/onhand $(patsubst %,./services/%/cmd/%,$(notdir $(wildcard services/*)))
+	go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/onhand $(foreach s,$(notdir $(wildcard services/*)),./services/$(s)/cmd/$(s))
 
 parts: ## Install what the tests run against: ClickHouse engine, Kafka, Redis, outside clients
 	go run ./e2e/testbed/cmd/parts

@@ -13,7 +13,7 @@ ledger-projector:
 allocator:
   api: LISTEN
   admin: ADMIN_LISTEN
-  needs: []
+  needs: [apikeys]
   topic: stock.levels
 channel-pusher:
   api: ""
