@@ -22,7 +22,7 @@ require (
 	golang.org/x/sync v0.24.0 // errgroup in main
 )
 
-require pgregory.net/rapid v1.3.0
+require pgregory.net/rapid v1.3.0 // property tests
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
