@@ -788,3 +788,30 @@ func TestOwnSaleNeedsNoWrite(t *testing.T) {
 		}
 	})
 }
+
+// A channel that offers deltas or compare-and-set never sells again what it sold while nobody had told the ledger.
+func TestUnseenSalesAreNotSoldAgain(t *testing.T) {
+	for _, op := range []catalog.Operation{catalog.Delta, catalog.CompareAndSet} {
+		inBubble(t, func(t *testing.T) {
+			r := newRig(still(), catalog.Channel{Operation: op})
+			defer r.stop()
+			r.target("a", 10, 1, 0)
+			r.settle(t)
+			pass(time.Minute)
+			r.mu.Lock()
+			r.shown["a"] = 7 // three units sold, and the ledger has seen none
+			r.mu.Unlock()
+			r.target("a", 12, 2, 0) // two units came in
+			r.settle(t)
+			if got := r.at("a"); got != 9 {
+				t.Errorf("operation %d: shows %d, want 9 = 7 + 2", op, got)
+			}
+			before := len(r.writes())
+			r.target("a", 9, 3, 3) // the sales are seen
+			r.settle(t)
+			if got := r.at("a"); got != 9 || len(r.writes()) != before {
+				t.Errorf("operation %d: shows %d after %d writes, want 9 and no write", op, got, len(r.writes())-before)
+			}
+		})
+	}
+}
