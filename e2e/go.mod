@@ -5,8 +5,8 @@ go 1.26.0
 require (
 	github.com/onhand/onhand/embedded v0.0.0
 	github.com/onhand/onhand/platform v0.0.0
-	github.com/redis/go-redis/v9 v9.23.0 // Redis client
-	github.com/twmb/franz-go v1.22.2 // Kafka client
+	github.com/redis/go-redis/v9 v9.23.0 // looks at the real Redis
+	github.com/twmb/franz-go v1.22.2 // looks at the real Kafka
 	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topics, offsets and lag
 )
 

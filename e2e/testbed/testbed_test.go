@@ -46,10 +46,15 @@ func TestKafka(t *testing.T) {
 		t.Fatal(err)
 	}
 	short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-	if err := c.Ping(short); err == nil {
+	fresh, err := kgo.NewClient(kgo.SeedBrokers(k.Addr), kgo.DisableClientMetrics())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := fresh.Ping(short); err == nil || short.Err() == nil {
 		t.Error("a paused broker answers")
 	}
 	cancel()
+	fresh.Close()
 	if err := k.Resume(); err != nil {
 		t.Fatal(err)
 	}
