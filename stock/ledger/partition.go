@@ -159,16 +159,15 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 	p.advance(at)
 	p.scratch = append(p.scratch[:0], e.ID...)
 	lo, hi := hash128(p.scratch)
-	if p.seen.has(lo, hi) {
-		return Result{Outcome: Duplicate}
-	}
 	s := p.skus[e.SKU]
-	if e.Kind == event.StockCounted {
+	if e.Kind == event.StockCounted && !p.seen.has(lo, hi) { // a repeat is a repeat, however old its count
 		if f := p.checkCount(s, e); f.Reason != "" {
 			return Result{Outcome: Rejected, Fault: f}
 		}
 	}
-	p.seen.add(lo, hi, p.bucket)
+	if !p.seen.add(lo, hi, p.bucket) {
+		return Result{Outcome: Duplicate}
+	}
 	if s == nil {
 		name := strings.Clone(e.SKU)
 		s = &SKU{name: name, hash: nameHash(name), fresh: true}
