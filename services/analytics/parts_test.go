@@ -24,6 +24,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"go.uber.org/goleak"
+
 	embedded "github.com/onhand/onhand/embedded/clickhouse"
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/telemetry"
@@ -34,7 +36,14 @@ import (
 // engineURL is the one engine that all tests share, each with a database of its own.
 var engineURL string
 
-func TestMain(m *testing.M) { os.Exit(withEngine(m.Run)) }
+func TestMain(m *testing.M) {
+	code := withEngine(m.Run)
+	if err := goleak.Find(goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"), goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop")); err != nil && code == 0 { // idle connections close by themselves
+		log.Print(err)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 func withEngine(run func() int) int {
 	ctx := context.Background()
@@ -63,7 +72,9 @@ func withEngine(run func() int) int {
 		}
 	}()
 	engineURL = srv.URL
-	return run()
+	code := run()
+	http.DefaultClient.CloseIdleConnections()
+	return code
 }
 
 var databases atomic.Int64
