@@ -45,7 +45,7 @@ const (
 
 // rig is a running ingest on embedded Kafka and Redis, behind a real HTTP server.
 type rig struct {
-	t       *testing.T
+	t       testing.TB
 	cluster *kfake.Cluster
 	redis   *miniredis.Miniredis
 	kafka   kafka.Config
@@ -54,7 +54,7 @@ type rig struct {
 	url     string
 }
 
-func start(t *testing.T, change ...func(*Config, *Deps)) *rig {
+func start(t testing.TB, change ...func(*Config, *Deps)) *rig {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DefaultNumPartitions(4))
 	if err != nil {

@@ -1,11 +1,11 @@
 package catalogfile
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
-
-	"github.com/goccy/go-yaml"
 
 	"github.com/onhand/onhand/stock/catalog"
 )
@@ -155,11 +155,86 @@ func (c *Content) JSON() ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// YAML is the content as YAML, which Parse reads back to the same document.
+// YAML is the content as YAML, which Parse reads back to the same document. It quotes every text that some reader of YAML could take for
+// something else, such as 00123 or no.
 func (c *Content) YAML() ([]byte, error) {
-	b, err := json.Marshal(c)
+	text, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
 	}
-	return yaml.JSONToYAML(b)
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var out bytes.Buffer
+	if err := block(&out, d, 0, false); err != nil {
+		return nil, err
+	}
+	return bytes.TrimPrefix(append(out.Bytes(), '\n'), []byte("\n")), nil
+}
+
+// block writes the next value of d, at a depth of indentation. first says that the value's first line is the caller's, after "- ".
+func block(out *bytes.Buffer, d *json.Decoder, depth int, first bool) error {
+	tok, err := d.Token()
+	if err != nil {
+		return err
+	}
+	line := func() {
+		if first {
+			first = false
+			return
+		}
+		out.WriteByte('\n')
+		for range depth {
+			out.WriteString("  ")
+		}
+	}
+	switch t := tok.(type) {
+	case json.Delim:
+		if !d.More() {
+			out.WriteString(map[json.Delim]string{'{': " {}", '[': " []"}[t])
+		}
+		for d.More() {
+			line()
+			if t == '[' {
+				out.WriteString("- ")
+				if err := block(out, d, depth+1, true); err != nil {
+					return err
+				}
+				continue
+			}
+			key, err := d.Token()
+			if err != nil {
+				return err
+			}
+			out.WriteString(scalar(key.(string)))
+			out.WriteByte(':')
+			if err := block(out, d, depth+1, false); err != nil {
+				return err
+			}
+		}
+		_, err := d.Token()
+		return err
+	case string:
+		tok = scalar(t)
+	}
+	if !first {
+		out.WriteByte(' ')
+	}
+	_, err = fmt.Fprint(out, tok)
+	return err
+}
+
+var (
+	plain    = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9_./-]*|https?://[A-Za-z0-9_./:-]*[A-Za-z0-9_/-]|[0-9]+(\.[0-9]+)?%)$`)
+	reserved = regexp.MustCompile(`^(?i:true|false|null|yes|no|on|off|y|n|nan|inf)$`)
+)
+
+func scalar(s string) string {
+	if plain.MatchString(s) && !reserved.MatchString(s) {
+		return s
+	}
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(s) // a string cannot fail
+	return strings.TrimSuffix(b.String(), "\n")
 }
