@@ -32,7 +32,7 @@ type Config struct {
 	OpenWindow  time.Duration `help:"How long an order line, reservation or purchase order that stays open is remembered." default:"9600h" env:"LEDGER_OPEN_WINDOW"`
 	MaxQuantity int64         `help:"Larger quantities are rejected as absurd." default:"10000000" env:"LEDGER_MAX_QUANTITY"`
 	BatchEvents int           `help:"Most events in one step." default:"16384" env:"LEDGER_BATCH_EVENTS"`
-	BatchSKUs   int           `help:"Most SKUs that one step changes." default:"2048" env:"LEDGER_BATCH_SKUS"`
+	BatchSKUs   int           `name:"batch-skus" help:"Most SKUs that one step changes." default:"2048" env:"LEDGER_BATCH_SKUS"`
 	BatchLimit  int           `help:"Most SKUs in one request to the availability API." default:"5000" env:"LEDGER_BATCH_LIMIT"`
 	Drain       time.Duration `help:"Longest graceful stop." default:"15s" env:"LEDGER_DRAIN"`
 }

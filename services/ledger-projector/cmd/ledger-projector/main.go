@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/go-chi/chi/v5"
-	"github.com/goccy/go-yaml"
 	"github.com/twmb/franz-go/pkg/sr"
 	"golang.org/x/sync/errgroup"
 
@@ -47,17 +45,6 @@ func main() {
 	kong.Parse(&c, kong.Name("ledger-projector"), kong.Description("Folds stock.events into the ledger."),
 		kong.Vars{"version": version}, kong.Configuration(yamlSettings))
 	os.Exit(lifecycle.Main("ledger-projector", c.run))
-}
-
-// yamlSettings reads settings by flag name from a YAML file.
-func yamlSettings(r io.Reader) (kong.Resolver, error) {
-	values := make(map[string]any)
-	if err := yaml.NewDecoder(r).Decode(&values); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, error) {
-		return values[f.Name], nil
-	}), nil
 }
 
 func (c *settings) run(ctx context.Context) error {
