@@ -23,6 +23,8 @@ require (
 
 require go.uber.org/goleak v1.3.0 // tests: no goroutine is left
 
+require github.com/goccy/go-yaml v1.19.2
+
 require (
 	github.com/andybalholm/brotli v1.2.6 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect

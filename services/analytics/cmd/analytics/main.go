@@ -33,6 +33,7 @@ type config struct {
 	Listen         string           `help:"Address of the query API." default:":8084" env:"LISTEN"`
 	AdminListen    string           `help:"Address of health, metrics and profiles." default:":9094" env:"ADMIN_LISTEN"`
 	KeysFile       string           `help:"File of API keys; without it the API lets everyone read, which is only for addresses that this machine alone can reach." env:"API_KEYS_FILE"`
+	Config         kong.ConfigFlag  `help:"YAML file of flags, by their names; the command line and the environment come first." env:"CONFIG_FILE"`
 	CheckConfig    bool             `help:"Check the settings and exit."`
 }
 
@@ -40,7 +41,7 @@ func main() { os.Exit(lifecycle.Main("analytics", run)) }
 
 func run(ctx context.Context) error {
 	var cfg config
-	parser, err := kong.New(&cfg, kong.Name("analytics"), kong.Description("Keeps the history of all topics in ClickHouse, exactly once."))
+	parser, err := kong.New(&cfg, kong.Name("analytics"), kong.Description("Keeps the history of all topics in ClickHouse, exactly once."), kong.Configuration(yamlFile))
 	if err != nil {
 		return err
 	}
