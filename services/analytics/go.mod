@@ -23,7 +23,7 @@ require (
 
 require go.uber.org/goleak v1.3.0 // tests: no goroutine is left
 
-require github.com/goccy/go-yaml v1.19.2
+require github.com/goccy/go-yaml v1.19.2 // settings file
 
 require (
 	github.com/andybalholm/brotli v1.2.6 // indirect
