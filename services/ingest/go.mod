@@ -60,7 +60,7 @@ require (
 	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // Kafka in tests
 	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // faults of Kafka in tests
 	github.com/yuin/gopher-lua v1.1.1 // indirect
-	go.opentelemetry.io/otel/sdk v1.47.0 // the provider of traces
+	go.opentelemetry.io/otel/sdk v1.47.0 // records spans in tests
 	go.uber.org/atomic v1.12.0 // indirect
 	go.uber.org/goleak v1.3.0 // goroutines that outlive their tests
 	golang.org/x/sync v0.24.0 // parts of the process together
