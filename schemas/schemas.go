@@ -41,17 +41,16 @@ type Topic struct {
 
 // Names of the topics.
 const (
-	OrdersIn         = "orders.in"
-	Orders           = "orders"
-	StockEvents      = "stock.events"
-	StockLevels      = "stock.levels"
-	TargetsPrefix    = "targets."
-	ChannelWrites    = "channel.writes"
-	StockAlerts      = "stock.alerts"
-	CatalogSettings  = "catalog.settings"
-	CatalogListings  = "catalog.listings"
-	StockRejected    = "stock.rejected"
-	AnalyticsIntents = "analytics.intents"
+	OrdersIn        = "orders.in"
+	Orders          = "orders"
+	StockEvents     = "stock.events"
+	StockLevels     = "stock.levels"
+	TargetsPrefix   = "targets."
+	ChannelWrites   = "channel.writes"
+	StockAlerts     = "stock.alerts"
+	CatalogSettings = "catalog.settings"
+	CatalogListings = "catalog.listings"
+	StockRejected   = "stock.rejected"
 )
 
 // TargetsTopic is the topic that holds the targets of a channel.
@@ -82,7 +81,5 @@ func Topics() []Topic {
 			Doc: "Product, cost, and listings by channel.", WrittenBy: "ingest", ReadBy: "ledger-projector, allocator, analytics"},
 		{Name: StockRejected, Key: "as the source's", Message: "RejectedRecord", File: "onhand/v1/alert.proto", Index: []int{2}, Cleanup: Delete, Retention: 90 * day,
 			Doc: "Input that could not be applied, with its original bytes and the reason.", WrittenBy: "all services", ReadBy: "operators"},
-		{Name: AnalyticsIntents, Key: "table/member", Message: "InsertIntent", File: "onhand/v1/analytics.proto", Index: []int{1}, Cleanup: Compact, SinglePart: true,
-			Doc: "Internal to analytics: what each insert holds, fixed before it is sent.", WrittenBy: "analytics", ReadBy: "analytics"},
 	}
 }

@@ -33,7 +33,6 @@ var (
 	orderIndex    = indexes["Order"]
 	settingIndex  = indexes["Setting"]
 	listingIndex  = indexes["Listing"]
-	intentIndex   = indexes["InsertIntent"]
 )
 
 func undecodable(what string, err error) error { return fmt.Errorf("decode %s: %w", what, err) }
@@ -439,43 +438,4 @@ func DecodeListing(value []byte) (*catalog.Listing, error) {
 		l.Components = append(l.Components, catalog.Component{SKU: p.Sku, Quantity: catalog.Units(p.Quantity)})
 	}
 	return l, nil
-}
-
-// Range is a run of records of one partition, both ends included.
-type Range struct {
-	Topic     string
-	Partition int32
-	From, To  int64
-}
-
-// Intent is what one insert into ClickHouse holds, fixed before it is sent.
-type Intent struct {
-	Table, Token string
-	Ranges       []Range
-}
-
-// AppendIntent appends the analytics.intents value of i to dst.
-func (c *Codec) AppendIntent(dst []byte, i *Intent) []byte {
-	m := onhandv1.InsertIntent{Table: i.Table, Token: i.Token}
-	for _, r := range i.Ranges {
-		m.Ranges = append(m.Ranges, &onhandv1.OffsetRange{Topic: r.Topic, Partition: r.Partition, From: r.From, To: r.To})
-	}
-	return c.appendMessage(dst, "InsertIntent", &m)
-}
-
-// DecodeIntent decodes an analytics.intents value.
-func DecodeIntent(value []byte) (*Intent, error) {
-	b, err := payload(value, intentIndex)
-	if err != nil {
-		return nil, undecodable("insert intent", err)
-	}
-	var m onhandv1.InsertIntent
-	if err := m.UnmarshalVT(b); err != nil {
-		return nil, undecodable("insert intent", err)
-	}
-	i := &Intent{Table: m.Table, Token: m.Token}
-	for _, r := range m.Ranges {
-		i.Ranges = append(i.Ranges, Range{Topic: r.Topic, Partition: r.Partition, From: r.From, To: r.To})
-	}
-	return i, nil
 }

@@ -164,11 +164,6 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		v.SKU = named.Draw(rt, "sku")
 		return v
 	}), func(c *topics.Codec, dst []byte, v *catalog.Listing) []byte { return c.AppendListing(dst, v, 7, "ops") }, topics.DecodeListing)
-	law(t, "intent", rapid.Custom(func(rt *rapid.T) topics.Intent {
-		v := values[topics.Intent]().Draw(rt, "intent")
-		v.Table = named.Draw(rt, "table")
-		return v
-	}), (*topics.Codec).AppendIntent, topics.DecodeIntent)
 }
 
 // TestAnEventReaderForgets holds that nothing of one value shows up in the next one read into the same memory.
@@ -209,7 +204,6 @@ func TestOtherClientsReadTheFrame(t *testing.T) {
 		schemas.Orders:                      framed.AppendOrder(nil, &order.Order{ID: "A"}),
 		schemas.CatalogSettings:             framed.AppendSetting(nil, &topics.Setting{Rule: &catalog.Rule{ID: "A"}}),
 		schemas.CatalogListings:             framed.AppendListing(nil, &catalog.Listing{SKU: "A"}, 1, "ops"),
-		schemas.AnalyticsIntents:            framed.AppendIntent(nil, &topics.Intent{Table: "A"}),
 	} {
 		t.Run(topic, func(t *testing.T) {
 			subject := topic + "-value"
@@ -302,7 +296,6 @@ func decoders() map[string]func([]byte) (any, error) {
 		"Order":          func(b []byte) (any, error) { return topics.DecodeOrder(b) },
 		"Setting":        func(b []byte) (any, error) { return topics.DecodeSetting(b) },
 		"Listing":        func(b []byte) (any, error) { return topics.DecodeListing(b) },
-		"InsertIntent":   func(b []byte) (any, error) { return topics.DecodeIntent(b) },
 	}
 }
 
@@ -310,7 +303,7 @@ func message(t *testing.T, name string) proto.Message {
 	t.Helper()
 	all := []proto.Message{
 		new(onhandv1.StockEvent), new(onhandv1.StockLevel), new(onhandv1.ChannelTarget), new(onhandv1.WriteResult), new(onhandv1.StockAlert),
-		new(onhandv1.RejectedRecord), new(onhandv1.Order), new(onhandv1.Setting), new(onhandv1.Listing), new(onhandv1.InsertIntent),
+		new(onhandv1.RejectedRecord), new(onhandv1.Order), new(onhandv1.Setting), new(onhandv1.Listing),
 	}
 	for _, m := range all {
 		if string(m.ProtoReflect().Descriptor().Name()) == name {
