@@ -70,7 +70,7 @@ func (p *Process) standing(ctx context.Context, adm *kadm.Client) (ends map[stri
 	}
 	ends = make(map[string]int64)
 	listed.Each(func(o kadm.ListedOffset) {
-		if o.Topic != schemas.AnalyticsIntents && !strings.HasPrefix(o.Topic, "_") { // bookkeeping of a group is no work
+		if !strings.HasPrefix(o.Topic, "_") { // bookkeeping of a group is no work
 			ends[fmt.Sprintf("%s/%d", o.Topic, o.Partition)] = o.Offset
 		}
 	})
@@ -122,7 +122,7 @@ func groupReads(service string) func(topic string) bool {
 		return func(t string) bool { return strings.HasPrefix(t, schemas.TargetsPrefix) }
 	case Analytics:
 		return func(t string) bool {
-			return t != schemas.OrdersIn && t != schemas.AnalyticsIntents && !strings.HasPrefix(t, "_")
+			return t != schemas.OrdersIn && !strings.HasPrefix(t, "_")
 		}
 	}
 	return nil

@@ -38,10 +38,11 @@ type sampler struct {
 	alerts   []figures.Alert // newest first
 	rejected int64
 	memory   int64
+	refused  int64
 }
 
 func newSampler(p *Process) *sampler {
-	return &sampler{p: p, totals: make([]int64, len(p.parts)), rates: make([]float64, len(p.parts)), at: time.Now()}
+	return &sampler{p: p, totals: make([]int64, len(p.parts)), rates: make([]float64, len(p.parts)), at: time.Now(), refused: -1}
 }
 
 // run samples until ctx ends.
@@ -73,7 +74,10 @@ func (m *sampler) sample(ctx context.Context) {
 	if err := m.p.Err(); err != nil {
 		notReady = append(notReady, figures.Check{Name: "process", Reason: err.Error()})
 	}
-	memory := resident()
+	memory, refused := resident(), int64(-1)
+	if m.p.deps.Refused != nil {
+		refused = m.p.deps.Refused()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
@@ -85,7 +89,7 @@ func (m *sampler) sample(ctx context.Context) {
 		}
 		m.totals[i] = n
 	}
-	m.at, m.notReady, m.checked, m.memory = now, notReady, true, memory
+	m.at, m.notReady, m.checked, m.memory, m.refused = now, notReady, true, memory, refused
 	if m.p.Pusher != nil {
 		if len(m.hist) > latencyWindow {
 			m.hist = m.hist[1:]
@@ -167,9 +171,9 @@ func alertName(k alert.Kind) string {
 // Figures is the process at this moment. It is cheap, and safe for concurrent use.
 func (p *Process) Figures() figures.Figures {
 	m := p.meter
-	f := figures.Figures{At: time.Now(), StartedAt: p.began, Version: p.deps.Version, Refused: -1, Pushes: []figures.Push{}, Alerts: []figures.Alert{}}
+	f := figures.Figures{At: time.Now(), StartedAt: p.began, Version: p.deps.Version, Pushes: []figures.Push{}, Alerts: []figures.Alert{}}
 	m.mu.Lock()
-	f.NotReady, f.Rejected, f.Memory = m.notReady, m.rejected, m.memory
+	f.NotReady, f.Rejected, f.Memory, f.Refused = m.notReady, m.rejected, m.memory, m.refused
 	f.Ready = m.checked && len(m.notReady) == 0
 	f.Sync = m.recentLatency()
 	f.Alerts = append(f.Alerts, m.alerts...)
@@ -183,9 +187,6 @@ func (p *Process) Figures() figures.Figures {
 	f.Quiet = f.Backlog == 0
 	if p.Projector != nil {
 		f.Oversold = p.Projector.Stats().OversoldUnits
-	}
-	if p.deps.Refused != nil {
-		f.Refused = p.deps.Refused()
 	}
 	if p.deps.Replay != nil {
 		f.Replay = p.deps.Replay()
@@ -203,6 +204,17 @@ func (p *Process) Figures() figures.Figures {
 		f.Addresses = append([]figures.Address{{Name: "console", URL: p.URL() + "/"}}, f.Addresses...)
 	}
 	return f
+}
+
+// Pending is what is on its way from an event to the channels, as far as the services here know: cheaper than Figures.
+func (p *Process) Pending() int64 {
+	n := int64(0)
+	for _, s := range p.parts {
+		if s.name != Analytics {
+			n += s.lag()
+		}
+	}
+	return n
 }
 
 // resident is the memory that the process holds, where the system tells.

@@ -6,33 +6,18 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/sr"
 
-	"github.com/onhand/onhand/embedded/broker"
-	"github.com/onhand/onhand/embedded/clickhouse"
-	embeddedredis "github.com/onhand/onhand/embedded/redis"
-	"github.com/onhand/onhand/embedded/registry"
+	"github.com/onhand/onhand/embedded"
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/redis"
 )
-
-// ports is where the embedded parts listen, on loopback. 0 takes a free port, the same one again at the next start.
-type ports struct {
-	Kafka        int `help:"Port of the embedded Kafka." default:"9492"`
-	Registry     int `help:"Port of the embedded Schema Registry." default:"8481"`
-	Redis        int `help:"Port of the embedded Redis." default:"6479"`
-	ClickHouse   int `help:"Port of the embedded ClickHouse's HTTP interface." default:"8423"`
-	Marketplaces int `help:"Port of the simulated marketplaces." default:"8482"`
-}
 
 // parts is what the services work with, whether it runs here or elsewhere.
 type parts struct {
@@ -40,15 +25,10 @@ type parts struct {
 	redis      redis.Config
 	clickhouse string // URL
 	registry   string // URL; may be empty
-	mu         sync.Mutex
 	stops      []func() error
 }
 
-func (p *parts) onStop(f func() error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stops = append(p.stops, f)
-}
+func (p *parts) onStop(f func() error) { p.stops = append(p.stops, f) }
 
 // stop ends what was started, last first.
 func (p *parts) stop() error {
@@ -72,76 +52,37 @@ func (p *parts) registryClient() (*sr.Client, error) {
 }
 
 // startParts starts the parts that are not external.
-func (c *upCmd) startParts(ctx context.Context, log *slog.Logger, last instance) (p *parts, err error) {
-	p = &parts{kafka: c.Kafka, redis: c.Redis, clickhouse: c.ClickHouseURL, registry: c.RegistryURL}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.stop())
-		}
-	}()
-	var wg sync.WaitGroup
-	var engine *clickhouse.Engine
-	var engineErr error
-	if !c.isExternal("clickhouse") { // takes a second: beside the others
-		l, err := listen("the embedded ClickHouse", "--port-click-house", again(c.Port.ClickHouse, last.ClickHouse))
-		if err != nil {
-			return nil, err
-		}
-		p.clickhouse = "http://" + l.Addr().String()
-		wg.Go(func() {
-			engine, engineErr = clickhouse.Open(ctx, clickhouse.Config{Dir: filepath.Join(c.Data, "clickhouse"), Library: c.Library, Memory: c.ClickHouseMemory << 20, Log: log})
-			if engineErr != nil {
-				engineErr = errors.Join(engineErr, l.Close())
-				return
-			}
-			handler := clickhouse.NewHandler(engine, clickhouse.HandlerConfig{})
-			srv := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-			go func() { _ = srv.Serve(l) }() // ends with the engine
-			p.onStop(func() error {
-				stopping, cancel := context.WithTimeout(context.Background(), time.Second)
-				defer cancel()
-				if srv.Shutdown(stopping) != nil {
-					_ = srv.Close() // whoever still asks has had a second
-				}
-				handler.Close()
-				return engine.Close()
-			})
-		})
+func (c *upCmd) startParts(ctx context.Context, log *slog.Logger, last instance) (*parts, error) {
+	p := &parts{kafka: c.Kafka, redis: c.Redis, clickhouse: c.ClickHouseURL, registry: c.RegistryURL}
+	if !c.isExternal("kafka") && p.kafka.Partitions == 32 { // the default, which is for a cluster
+		p.kafka.Partitions = 8
 	}
-	err = c.startOthers(p, log, last)
-	wg.Wait()
-	if err = errors.Join(err, engineErr); err != nil {
-		return p, err
+	started, err := embedded.Start(ctx, embedded.Config{
+		Dir: c.Data, Library: c.Library, ClickHouseMemory: c.ClickHouseMemory << 20, Partitions: int(p.kafka.Partitions), Log: log,
+		WithoutKafka: c.isExternal("kafka"), WithoutRegistry: c.isExternal("registry"), WithoutRedis: c.isExternal("redis"), WithoutClickHouse: c.isExternal("clickhouse"),
+		Ports: embedded.Ports{
+			Kafka: again(c.Port.Kafka, last.Kafka), Registry: again(c.Port.Registry, last.Registry), Redis: again(c.Port.Redis, last.Redis),
+			ClickHouse: again(c.Port.ClickHouse, last.ClickHouse),
+		},
+		PortNames: embedded.PortNames{Kafka: "--port-kafka", Registry: "--port-registry", Redis: "--port-redis", ClickHouse: "--port-click-house"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.onStop(started.Stop)
+	if started.Broker != nil {
+		p.kafka.Brokers, p.kafka.Replication = started.Kafka, 1
+	}
+	if started.Registry != "" {
+		p.registry = started.Registry
+	}
+	if started.Redis != "" {
+		p.redis = redis.Config{Addrs: []string{started.Redis}}
+	}
+	if started.Engine != nil {
+		p.clickhouse = started.ClickHouse
 	}
 	return p, nil
-}
-
-func (c *upCmd) startOthers(p *parts, log *slog.Logger, last instance) error {
-	if !c.isExternal("kafka") {
-		b, err := broker.Start(broker.Config{Dir: filepath.Join(c.Data, "kafka"), Port: again(c.Port.Kafka, last.Kafka), Partitions: int(c.Kafka.Partitions), Log: log})
-		if err != nil {
-			return taken(err, "--port-kafka")
-		}
-		p.onStop(func() error { b.Stop(); return nil })
-		p.kafka.Brokers, p.kafka.Replication = []string{b.Addr()}, 1
-	}
-	if !c.isExternal("redis") {
-		r, err := embeddedredis.Start(again(c.Port.Redis, last.Redis))
-		if err != nil {
-			return taken(err, "--port-redis")
-		}
-		p.onStop(func() error { r.Stop(); return nil })
-		p.redis = redis.Config{Addrs: []string{r.Addr()}}
-	}
-	if !c.isExternal("registry") {
-		r, err := registry.Start(filepath.Join(c.Data, "registry"), again(c.Port.Registry, last.Registry))
-		if err != nil {
-			return taken(err, "--port-registry")
-		}
-		p.onStop(func() error { r.Stop(); return nil })
-		p.registry = r.URL()
-	}
-	return nil
 }
 
 // again is the port to listen on: that of the last start where any will do, so that addresses stay what they were.
@@ -184,7 +125,7 @@ func taken(err error, flag string) error {
 
 // lockDir keeps a second process out of a data directory. The lock goes with the process.
 func lockDir(data string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(data, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(filepath.Join(data, "onhand.lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,12 @@ func (c *replayCmd) Run(ctx context.Context, s streams) error {
 		return f, err
 	}
 	if _, err := backlog(ctx); err == nil { // separate processes have no such figures, and then nothing paces the replay
-		cfg.Settle = func(ctx context.Context) error { return settle(ctx, backlog) }
+		cfg.Settle = func(ctx context.Context) error {
+			return settle(ctx, func(ctx context.Context) (int64, error) {
+				f, err := backlog(ctx)
+				return f.Pending(), err
+			})
+		}
 		cfg.Loaded = conn.quiet
 	}
 	done := func(replay.Progress) {}
@@ -103,15 +108,15 @@ func (c *replayCmd) Run(ctx context.Context, s streams) error {
 const settled = 1500
 
 // settle asks until little is on its way to the channels.
-func settle(ctx context.Context, latest func(context.Context) (figures.Figures, error)) error {
+func settle(ctx context.Context, pending func(context.Context) (int64, error)) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		f, err := latest(ctx)
+		n, err := pending(ctx)
 		if err != nil {
 			return err
 		}
-		if f.Pending() < settled {
+		if n < settled {
 			return nil
 		}
 		select {

@@ -21,6 +21,7 @@ import (
 	"github.com/onhand/onhand/allinone/figures"
 	"github.com/onhand/onhand/allinone/reconcile"
 	"github.com/onhand/onhand/cmd/onhand/replay"
+	"github.com/onhand/onhand/embedded"
 	"github.com/onhand/onhand/embedded/clickhouse"
 	onlineretail "github.com/onhand/onhand/examples/online-retail"
 	"github.com/onhand/onhand/platform/apikey"
@@ -33,7 +34,7 @@ import (
 type upCmd struct {
 	ConfigFile kong.ConfigFlag `name:"config" help:"YAML file of these flags, by their names; the command line and the environment come first." env:"ONHAND_CONFIG"`
 	Data       string          `help:"Data directory; made when missing." default:"./.onhand" type:"path" env:"ONHAND_DATA"`
-	Listen     string          `help:"Address of the API and the console." default:"127.0.0.1:8480" env:"ONHAND_LISTEN"`
+	Listen     string          `help:"Address of the API and the console." default:"127.0.0.1:18080" env:"ONHAND_LISTEN"`
 	Services   []string        `help:"Only these services: ingest, ledger-projector, allocator, channel-pusher, analytics."`
 
 	Once     bool    `help:"Replay at full speed, wait until everything is quiet, reconcile every unit, and exit: 0 when all agrees."`
@@ -50,10 +51,11 @@ type upCmd struct {
 	Install          bool     `help:"Fetch the ClickHouse engine with npm into the data directory, where it is missing (about 170 MB)."`
 	ClickHouseMemory int64    `name:"clickhouse-memory" help:"Memory limit of the embedded ClickHouse, MB." default:"400"`
 
-	Port      ports            `embed:"" prefix:"port-"`
-	Kafka     kafka.Config     `embed:"" prefix:"kafka-"`
-	Redis     redis.Config     `embed:"" prefix:"redis-"`
-	Telemetry telemetry.Config `embed:""`
+	Port             embedded.Ports   `embed:"" prefix:"port-"`
+	PortMarketplaces int              `help:"Port of the simulated marketplaces; 0 takes a free one." default:"18090"`
+	Kafka            kafka.Config     `embed:"" prefix:"kafka-"`
+	Redis            redis.Config     `embed:"" prefix:"redis-"`
+	Telemetry        telemetry.Config `embed:""`
 }
 
 func (c *upCmd) isExternal(part string) bool { return slices.Contains(c.External, part) }
@@ -191,6 +193,7 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 	cfg := allinone.DefaultConfig()
 	cfg.Services, cfg.Listen, cfg.Console = c.Services, c.Listen, true
 	cfg.Ingest.AllowPrivateChannels, cfg.Pusher.AllowPrivate = c.Demo, c.Demo
+	cfg.Pusher.DriftGrace = time.Millisecond // the marketplaces report at once, by this machine's clock
 	cfg.Ingest.RequestsPerSecond = 0 // one user, this machine's
 	cfg.Analytics.ClickHouse.URL = u.parts.clickhouse
 	deps := allinone.Deps{
@@ -200,7 +203,7 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 		Replay: func() *figures.Replay { return u.replay.Load() },
 	}
 	if c.Demo {
-		l, err := listen("the simulated marketplaces", "--port-marketplaces", again(c.Port.Marketplaces, last.Marketplaces))
+		l, err := listen("the simulated marketplaces", "--port-marketplaces", again(c.PortMarketplaces, last.Marketplaces))
 		if err != nil {
 			return err
 		}
@@ -418,7 +421,7 @@ func (u *running) runReplay(ctx context.Context) error {
 		st, err := replay.Run(ctx, data, replay.Config{
 			API: u.conn.API, Key: u.key, Marketplaces: u.conn.Marketplaces, Speed: speed, From: saved.State,
 			Settle: func(ctx context.Context) error {
-				return settle(ctx, func(context.Context) (figures.Figures, error) { return u.process.Figures(), u.process.Err() })
+				return settle(ctx, func(context.Context) (int64, error) { return u.process.Pending(), u.process.Err() })
 			},
 			Loaded: u.process.Quiesce,
 			Progress: func(p replay.Progress) {
