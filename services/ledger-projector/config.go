@@ -34,6 +34,7 @@ type Config struct {
 	BatchEvents int           `help:"Most events in one step." default:"16384" env:"LEDGER_BATCH_EVENTS"`
 	BatchSKUs   int           `name:"batch-skus" help:"Most SKUs that one step changes." default:"2048" env:"LEDGER_BATCH_SKUS"`
 	BatchLimit  int           `help:"Most SKUs in one request to the availability API." default:"5000" env:"LEDGER_BATCH_LIMIT"`
+	Session     time.Duration `help:"How long an instance may be silent before its partitions go to another; the broker bounds it." default:"10s" env:"LEDGER_SESSION"`
 	Drain       time.Duration `help:"Longest graceful stop." default:"15s" env:"LEDGER_DRAIN"`
 }
 
@@ -42,7 +43,7 @@ func DefaultConfig() Config {
 	return Config{
 		Namespace: "oh", Group: "onhand-ledger-projector", Window: ledger.DefaultWindow, CountWindow: ledger.DefaultCountWindow,
 		OpenWindow: ledger.DefaultOpenWindow, MaxQuantity: int64(ledger.DefaultMaxQuantity), BatchEvents: 16384, BatchSKUs: 2048, BatchLimit: 5000,
-		Drain: 15 * time.Second,
+		Session: 10 * time.Second, Drain: 15 * time.Second,
 	}
 }
 
@@ -65,6 +66,9 @@ func (c Config) Validate() error {
 		if x.v < 1 || x.v > x.most {
 			errs = append(errs, fmt.Errorf("%s %d: want 1 to %d", x.name, x.v, x.most))
 		}
+	}
+	if c.Session < time.Second {
+		errs = append(errs, fmt.Errorf("session %s: want at least 1s, and what the broker allows (6s by default)", c.Session))
 	}
 	if c.Drain <= 0 {
 		errs = append(errs, fmt.Errorf("drain %s: want more than 0", c.Drain))
