@@ -55,7 +55,7 @@ func FuzzParse(f *testing.F) {
 			}
 			at = tok.end
 		}
-		if st := parse("SELECT 1 INTO /*" + strings.ReplaceAll(text, "*/", "") + "*/ OUTFILE 'x'"); st.err == nil {
+		if st := parse("SELECT 1 INTO /*" + strings.ReplaceAll(text, "/", "") + "*/ OUTFILE 'x'"); st.err == nil {
 			t.Errorf("a comment %q hides a file", text)
 		}
 	})
