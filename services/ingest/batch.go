@@ -125,11 +125,14 @@ func readOrder(c *call, src string, _ int) (unit, *problem.Details) {
 	u.identity = maphash.Comparable(c.s.seed, [2]string{o.Channel, o.ID})
 	u.sum = sumOrder(c.s.seed, o)
 	o.ReceivedAt = c.lim.Now.UnixMicro()
+	var sales [8]event.Event
+	events := o.Sales(sales[:0], c.source)
+	if fields = intake.CheckSales(events, &c.lim); len(fields) > 0 {
+		return unit{id: o.ID}, invalid(fields)
+	}
 	codec := c.s.deps.Codec
 	u.records = make([]*kgo.Record, 0, 1+len(o.Lines))
 	u.records = append(u.records, topics.Record(schemas.Orders, o.ID, codec.AppendOrder(nil, o)))
-	var sales [8]event.Event
-	events := o.Sales(sales[:0], c.source)
 	for i := range events {
 		u.records = append(u.records, codec.EventRecord(&events[i]))
 	}

@@ -66,7 +66,7 @@ require (
 	golang.org/x/sync v0.24.0 // parts of the process together
 	golang.org/x/sys v0.48.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
-	pgregory.net/rapid v1.3.0 // properties of settings files
+	pgregory.net/rapid v1.3.0 // properties of input and of settings files, in tests
 )
 
 replace (

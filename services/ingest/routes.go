@@ -33,10 +33,10 @@ type OrderDocument struct {
 // LineDocument is one line of an order.
 type LineDocument struct {
 	ID        string `json:"id" minLength:"1" maxLength:"255" doc:"The line's number or id within the order." example:"1"`
-	SKU       string `json:"sku" minLength:"1" maxLength:"255" doc:"What was sold." example:"MUG-BLUE"`
+	SKU       string `json:"sku" minLength:"1" maxLength:"128" doc:"What was sold." example:"MUG-BLUE"`
 	Quantity  int64  `json:"quantity" minimum:"1" doc:"Units sold." example:"2"`
 	UnitPrice string `json:"unit_price" doc:"Price of one unit: a decimal number, as a string or a JSON number; never negative." example:"12.50"`
-	Location  string `json:"location,omitempty" maxLength:"255" doc:"Location that serves it, when the channel has decided."`
+	Location  string `json:"location,omitempty" maxLength:"128" doc:"Location that serves it, when the channel has decided."`
 }
 
 // AddressDocument is where an order goes.
@@ -50,15 +50,15 @@ type AddressDocument struct {
 type EventDocument struct {
 	ID                 string     `json:"id,omitempty" maxLength:"255" doc:"The source's own id of the event: the same id counts once. Without it the request needs an Idempotency-Key."`
 	Kind               string     `json:"kind" enum:"sale_recorded,sale_cancelled,sale_assigned,sale_reassigned,shipment_confirmed,return_received,inbound_expected,inbound_cancelled,receipt_received,stock_adjusted,stock_counted,transfer_shipped,transfer_received,reservation_placed,reservation_released,safety_stock_set" doc:"What happened."`
-	SKU                string     `json:"sku" minLength:"1" maxLength:"255" doc:"What it is about." example:"MUG-BLUE"`
+	SKU                string     `json:"sku" minLength:"1" maxLength:"128" doc:"What it is about." example:"MUG-BLUE"`
 	Quantity           int64      `json:"quantity" doc:"Units: 1 or more; 0 or more for counts and safety stock; not 0 for adjustments, where it is negative when units go." example:"10"`
 	OccurredAt         time.Time  `json:"occurred_at" doc:"When it happened, by the source's clock."`
-	Location           string     `json:"location,omitempty" maxLength:"255" doc:"Where. Needed by every kind but sale_recorded and sale_cancelled."`
-	ToLocation         string     `json:"to_location,omitempty" maxLength:"255" doc:"Where the units go: sale_reassigned, transfer_shipped."`
+	Location           string     `json:"location,omitempty" maxLength:"128" doc:"Where. Needed by every kind but sale_recorded and sale_cancelled."`
+	ToLocation         string     `json:"to_location,omitempty" maxLength:"128" doc:"Where the units go: sale_reassigned, transfer_shipped."`
 	Channel            string     `json:"channel,omitempty" pattern:"^[A-Za-z0-9._-]{1,100}$" doc:"The channel that sold it: sale_recorded, sale_cancelled."`
-	OrderID            string     `json:"order_id,omitempty" maxLength:"255" doc:"The order: sale_recorded, sale_cancelled."`
+	OrderID            string     `json:"order_id,omitempty" maxLength:"255" doc:"The order. Needed by sale_recorded, sale_cancelled, sale_assigned, sale_reassigned and shipment_confirmed."`
 	LineID             string     `json:"line_id,omitempty" maxLength:"255" doc:"The order's line: sale_recorded, sale_cancelled."`
-	Reference          string     `json:"reference,omitempty" maxLength:"255" doc:"Purchase order or transfer."`
+	Reference          string     `json:"reference,omitempty" maxLength:"255" doc:"Purchase order or transfer: what is still to come is kept by it. Needed by inbound_expected, inbound_cancelled, transfer_shipped and transfer_received."`
 	ReservationID      string     `json:"reservation_id,omitempty" maxLength:"255" doc:"The reservation: reservation_placed, reservation_released."`
 	Reason             string     `json:"reason,omitempty" maxLength:"1000" doc:"Why, in the source's words. Needed by stock_adjusted."`
 	Disposition        string     `json:"disposition,omitempty" enum:"restock,refurbish,quarantine,scrap" doc:"What became of returned units: return_received."`

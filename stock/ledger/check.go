@@ -19,6 +19,7 @@ const (
 // Fault says why an event cannot be applied. The zero Fault is none.
 type Fault struct {
 	Reason string // one of the Reason constants
+	Field  string // the field at fault, as JSON names it; empty when it is no single one
 	Detail string // what is wrong, where, and what to do
 }
 
@@ -27,8 +28,8 @@ func (f Fault) Error() string { return f.Detail }
 
 // Longest names, in bytes.
 const (
-	maxID   = 256
-	maxName = 128
+	MaxID   = 256 // of events, orders, lines, references and reservations
+	MaxName = 128 // of SKUs, locations and channels
 )
 
 // needs says which fields a kind cannot do without.
@@ -71,7 +72,7 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 		maxQuantity = DefaultMaxQuantity
 	}
 	if e.Kind == event.Unspecified || int(e.Kind) >= event.KindCount {
-		return Fault{ReasonUnknownKind, fmt.Sprintf("event %q has kind %d, which this version does not know: upgrade the ledger-projector, then retry the record", e.ID, e.Kind)}
+		return Fault{ReasonUnknownKind, "kind", fmt.Sprintf("event %q has kind %d, which this version does not know: upgrade the ledger-projector, then retry the record", e.ID, e.Kind)}
 	}
 	if f := checkNames(e); f.Reason != "" {
 		return f
@@ -97,20 +98,20 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 		missing = "channel"
 	}
 	if missing != "" {
-		return Fault{ReasonInvalid, fmt.Sprintf("%s: %s is empty, and a %s needs it", e.ID, missing, e.Kind)}
+		return Fault{ReasonInvalid, missing, fmt.Sprintf("%s: %s is empty, and a %s needs it", e.ID, missing, e.Kind)}
 	}
 	q := e.Quantity
 	switch {
 	case q > maxQuantity || q < -maxQuantity:
-		return Fault{ReasonAbsurdQuantity, fmt.Sprintf("%s: quantity %d is beyond the limit of %d: correct it, or raise the limit", e.ID, q, maxQuantity)}
+		return Fault{ReasonAbsurdQuantity, "quantity", fmt.Sprintf("%s: quantity %d is beyond the limit of %d: correct it, or raise the limit", e.ID, q, maxQuantity)}
 	case q < 0 && n&maySign == 0:
-		return Fault{ReasonInvalid, fmt.Sprintf("%s: quantity %d is negative: only stock_adjusted has a sign", e.ID, q)}
+		return Fault{ReasonInvalid, "quantity", fmt.Sprintf("%s: quantity %d is negative: only stock_adjusted has a sign", e.ID, q)}
 	case q == 0 && n&mayBeZero == 0:
-		return Fault{ReasonInvalid, fmt.Sprintf("%s: quantity is 0, so that a %s says nothing", e.ID, e.Kind)}
+		return Fault{ReasonInvalid, "quantity", fmt.Sprintf("%s: quantity is 0, so that a %s says nothing", e.ID, e.Kind)}
 	case e.Kind == event.ReturnReceived && (e.Disposition == event.NoDisposition || e.Disposition > event.Scrap):
-		return Fault{ReasonInvalid, fmt.Sprintf("%s: disposition is missing or unknown: want restock, refurbish, quarantine or scrap", e.ID)}
+		return Fault{ReasonInvalid, "disposition", fmt.Sprintf("%s: disposition is missing or unknown: want restock, refurbish, quarantine or scrap", e.ID)}
 	case n&needToLocation != 0 && e.Location == e.ToLocation:
-		return Fault{ReasonInvalid, fmt.Sprintf("%s: location and to_location are both %q: a move needs two places", e.ID, e.Location)}
+		return Fault{ReasonInvalid, "to_location", fmt.Sprintf("%s: location and to_location are both %q: a move needs two places", e.ID, e.Location)}
 	}
 	return Fault{}
 }
@@ -120,26 +121,31 @@ func checkNames(e *event.Event) Fault {
 		field, value string
 		limit        int
 	}{
-		{"id", e.ID, maxID}, {"sku", e.SKU, maxName}, {"location", e.Location, maxName}, {"to_location", e.ToLocation, maxName},
-		{"channel", e.Channel, maxName}, {"order_id", e.OrderID, maxID}, {"line_id", e.LineID, maxID}, {"reference", e.Reference, maxID},
-		{"reservation_id", e.ReservationID, maxID},
+		{"id", e.ID, MaxID}, {"sku", e.SKU, MaxName}, {"location", e.Location, MaxName}, {"to_location", e.ToLocation, MaxName},
+		{"channel", e.Channel, MaxName}, {"order_id", e.OrderID, MaxID}, {"line_id", e.LineID, MaxID}, {"reference", e.Reference, MaxID},
+		{"reservation_id", e.ReservationID, MaxID},
 	} {
 		if len(x.value) > x.limit || !printable(x.value) {
-			return Fault{ReasonInvalid, fmt.Sprintf("%.64q: %s is not a name: want at most %d bytes of UTF-8 without control characters", e.ID, x.field, x.limit)}
+			return Fault{ReasonInvalid, x.field, fmt.Sprintf("%.64q: %s is not a name: want at most %d bytes of UTF-8 without control characters", e.ID, x.field, x.limit)}
 		}
 	}
 	switch {
 	case e.ID == "":
-		return Fault{ReasonInvalid, "id is empty: without one a repeat cannot be told from a second event"}
+		return Fault{ReasonInvalid, "id", "id is empty: without one a repeat cannot be told from a second event"}
 	case e.SKU == "":
-		return Fault{ReasonInvalid, e.ID + ": sku is empty"}
-	case reserved(e.Location) || reserved(e.ToLocation):
-		return Fault{ReasonInvalid, e.ID + ": a location cannot be called sold or restored: the ledger's field names need these words"}
+		return Fault{ReasonInvalid, "sku", e.ID + ": sku is empty"}
+	case Reserved(e.Location), Reserved(e.ToLocation):
+		field := "location"
+		if !Reserved(e.Location) {
+			field = "to_location"
+		}
+		return Fault{ReasonInvalid, field, e.ID + ": a location cannot be called sold or restored: the ledger's field names need these words"}
 	}
 	return Fault{}
 }
 
-func reserved(location string) bool { return location == "sold" || location == "restored" }
+// Reserved says whether a location cannot have this name, as the ledger needs the word itself.
+func Reserved(location string) bool { return location == "sold" || location == "restored" }
 
 // printable accepts UTF-8 without control characters.
 func printable(s string) bool {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/onhand/onhand/stock/event"
 )
@@ -153,7 +154,7 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 		return Result{Outcome: Rejected, Fault: f}
 	}
 	if !p.locations.room(e.Location) || !p.locations.room(e.ToLocation) || !p.channels.room(e.Channel) {
-		return Result{Outcome: Rejected, Fault: Fault{ReasonTooMany,
+		return Result{Outcome: Rejected, Fault: Fault{ReasonTooMany, "",
 			fmt.Sprintf("%s: it names one location or channel more than the %d a partition can hold: are these names, or ids made up for each event?", e.ID, maxNames-2)}}
 	}
 	p.advance(at)
@@ -332,8 +333,8 @@ func (h *shelf) prune(until int64) {
 	h.moves = h.moves[:n]
 }
 
-// countSlack is how far a counter's clock may be ahead of the record's, microseconds.
-const countSlack = 5 * 60 * 1_000_000
+// CountSlack is how far a counter's clock may be ahead of the record's: a count that speaks of a later moment is rejected.
+const CountSlack = 5 * time.Minute
 
 // median is the middle moment of the moves.
 func median(moves []move) int64 {
@@ -347,8 +348,8 @@ func median(moves []move) int64 {
 
 // checkCount says whether a count can be corrected for what moved since the moment it speaks of.
 func (p *Partition) checkCount(s *SKU, e *event.Event) Fault {
-	if e.AsOf > p.clock+countSlack {
-		return Fault{ReasonInvalid, fmt.Sprintf("%s: as_of is more than five minutes after the count was received: check the counter's clock", e.ID)}
+	if e.AsOf > p.clock+CountSlack.Microseconds() {
+		return Fault{ReasonInvalid, "as_of", fmt.Sprintf("%s: as_of is more than five minutes after the count was received: check the counter's clock", e.ID)}
 	}
 	if s == nil {
 		return Fault{}
@@ -363,7 +364,7 @@ func (p *Partition) checkCount(s *SKU, e *event.Event) Fault {
 			continue
 		}
 		if e.AsOf < h.v[MovedAt] && (e.AsOf < p.clock-p.opt.CountWindow.Microseconds() || e.AsOf < h.v[CountsFrom]) {
-			return Fault{ReasonCountTooOld, fmt.Sprintf("%s: stock of %s at %s moved after the count's as_of, too long ago to correct for it: count again", e.ID, e.SKU, e.Location)}
+			return Fault{ReasonCountTooOld, "as_of", fmt.Sprintf("%s: stock of %s at %s moved after the count's as_of, too long ago to correct for it: count again", e.ID, e.SKU, e.Location)}
 		}
 	}
 	return Fault{}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/ledger"
 )
 
 // EventFields is the names of an event's fields, as input has them.
@@ -65,17 +66,17 @@ var (
 var rules = [event.KindCount]rule{
 	event.SaleRecorded:        {needs: sale, may: bits(fLocation, fUnitPrice, fCurrency), least: 1},
 	event.SaleCancelled:       {needs: sale, may: bits(fLocation, fUnitPrice, fCurrency, fRestocked), least: 1},
-	event.SaleAssigned:        {needs: bits(fLocation), may: sale, least: 1},
-	event.SaleReassigned:      {needs: bits(fLocation, fToLocation), may: sale, least: 1},
-	event.ShipmentConfirmed:   {needs: bits(fLocation), may: sale, least: 1},
+	event.SaleAssigned:        {needs: bits(fLocation, fOrderID), may: sale, least: 1},
+	event.SaleReassigned:      {needs: bits(fLocation, fToLocation, fOrderID), may: sale, least: 1},
+	event.ShipmentConfirmed:   {needs: bits(fLocation, fOrderID), may: sale, least: 1},
 	event.ReturnReceived:      {needs: bits(fLocation, fDisposition), may: sale | bits(fUnitPrice, fCurrency), least: 1},
-	event.InboundExpected:     {needs: bits(fLocation), may: bits(fUnitCost, fCurrency), least: 1},
-	event.InboundCancelled:    {needs: bits(fLocation), may: bits(fUnitCost, fCurrency), least: 1},
+	event.InboundExpected:     {needs: bits(fLocation, fReference), may: bits(fUnitCost, fCurrency), least: 1},
+	event.InboundCancelled:    {needs: bits(fLocation, fReference), may: bits(fUnitCost, fCurrency), least: 1},
 	event.ReceiptReceived:     {needs: bits(fLocation), may: bits(fUnitCost, fCurrency), least: 1},
 	event.StockAdjusted:       {needs: bits(fLocation, fReason), may: bits(fUnitCost, fCurrency), signed: true},
 	event.StockCounted:        {needs: bits(fLocation, fAsOf), least: 0},
-	event.TransferShipped:     {needs: bits(fLocation, fToLocation), least: 1},
-	event.TransferReceived:    {needs: bits(fLocation), least: 1},
+	event.TransferShipped:     {needs: bits(fLocation, fToLocation, fReference), least: 1},
+	event.TransferReceived:    {needs: bits(fLocation, fReference), least: 1},
 	event.ReservationPlaced:   {needs: bits(fLocation, fReservationID, fExpiresAt), may: bits(fChannel, fOrderID, fLineID), least: 1},
 	event.ReservationReleased: {needs: bits(fLocation, fReservationID), may: bits(fChannel, fOrderID, fLineID), least: 1},
 	event.SafetyStockSet:      {needs: bits(fLocation), least: 0},
@@ -85,7 +86,8 @@ var hints = map[int]string{
 	fID: "give the source's own id of the event, so that a repeat counts once; or send the header Idempotency-Key", fKind: "say what happened: " + kindList(),
 	fSKU: "name what it is about", fQuantity: "give the units", fOccurredAt: "give the time it happened, as in 2026-02-03T10:15:00Z",
 	fLocation: "name where it happened", fToLocation: "name where the units go", fChannel: "name the channel that sold it",
-	fOrderID: "name the order", fLineID: "name the order's line", fReservationID: "name the reservation", fReason: "say why the number changes",
+	fOrderID: "name the order: the ledger keeps what is open by order", fLineID: "name the order's line", fReservationID: "name the reservation", fReference: "name the purchase order or transfer: the ledger keeps by it what is still to come, so that a later receipt, arrival or cancellation finds it; where there is no number, make one up and use it again",
+	fReason:      "say why the number changes",
 	fDisposition: "say what became of the units: restock, refurbish, quarantine or scrap", fAsOf: "give the time the count speaks of",
 	fExpiresAt: "give the time the reservation ends by itself",
 }
@@ -148,7 +150,7 @@ func (p *parser) event(lim *Limits, derive func() string, e *event.Event) {
 		case fKind:
 			p.eventKind(e)
 		case fSKU:
-			e.SKU = p.id(k)
+			e.SKU = p.name(k)
 		case fQuantity:
 			if v, ok := p.integer(k); ok {
 				e.Quantity, quantityRead = event.Units(v), true
@@ -156,9 +158,9 @@ func (p *parser) event(lim *Limits, derive func() string, e *event.Event) {
 		case fOccurredAt:
 			e.OccurredAt = p.moment(k, lim, true)
 		case fLocation:
-			e.Location = p.id(k)
+			e.Location = p.name(k)
 		case fToLocation:
-			e.ToLocation = p.id(k)
+			e.ToLocation = p.name(k)
 		case fChannel:
 			e.Channel = p.channel(k)
 		case fOrderID:
@@ -174,7 +176,7 @@ func (p *parser) event(lim *Limits, derive func() string, e *event.Event) {
 		case fDisposition:
 			p.disposition(e)
 		case fAsOf:
-			e.AsOf = p.moment(k, lim, true)
+			e.AsOf = p.moment(k, &Limits{Now: lim.Now, MaxAhead: min(lim.MaxAhead, ledger.CountSlack)}, true)
 		case fExpiresAt:
 			e.ExpiresAt = p.moment(k, lim, false)
 		case fUnitPrice:
@@ -271,5 +273,16 @@ func (p *parser) judgeEvent(lim *Limits, derive func() string, e *event.Event, s
 	}
 	if e.Kind == event.ReservationPlaced && e.ExpiresAt != 0 && e.OccurredAt != 0 && e.ExpiresAt <= e.OccurredAt {
 		p.fault("expires_at", "invalid", "expires_at must be later than occurred_at")
+	}
+	if len(p.faults) == 0 {
+		p.apply(lim, e)
+	}
+}
+
+// apply gives the ledger the last word on what can be applied: what is taken in here is never rejected there for what it says.
+func (p *parser) apply(lim *Limits, e *event.Event) {
+	f := ledger.Check(e, lim.MaxQuantity)
+	if f.Reason != "" {
+		p.fault(f.Field, f.Reason, f.Detail)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/ledger"
 )
 
 // Longest values, in bytes.
@@ -48,6 +49,23 @@ func (p *parser) id(name string) string {
 	}
 	if what := idFault(s, MaxID); what != "" {
 		p.fault(name, "invalid", name+" "+what)
+		return ""
+	}
+	return s
+}
+
+// name reads the name of a SKU or a location: as an id, and no longer than the ledger's names are.
+func (p *parser) name(field string) string {
+	s, ok := p.text(field)
+	if !ok {
+		return ""
+	}
+	what := idFault(s, ledger.MaxName)
+	if what == "" && field != "sku" && ledger.Reserved(s) {
+		what = fmt.Sprintf("cannot be %q: the ledger keeps this word for itself", s)
+	}
+	if what != "" {
+		p.fault(field, "invalid", field+" "+what)
 		return ""
 	}
 	return s

@@ -11,8 +11,11 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"pgregory.net/rapid"
+
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/order"
 )
 
@@ -29,6 +32,8 @@ func TestOrderFaults(t *testing.T) {
 		"id twice":                {`"id":"1","channel"`, `"id":"1","id":"2","channel"`, "/id", "repeated"},
 		"id a number":             {`"id":"1","channel"`, `"id":1,"channel"`, "/id", "type"},
 		"id too long":             {`"id":"1","channel"`, `"id":"` + strings.Repeat("x", 256) + `","channel"`, "/id", "invalid"},
+		"sku too long":            {`"sku":"A"`, `"sku":"` + strings.Repeat("x", 129) + `"`, "/lines/0/sku", "invalid"},
+		"location reserved":       {`"sku":"A"`, `"sku":"A","location":"sold"`, "/lines/0/location", "invalid"},
 		"id with a space":         {`"sku":"A"`, `"sku":"A "`, "/lines/0/sku", "invalid"},
 		"id with a control":       {`"sku":"A"`, `"sku":"A\u0007"`, "/lines/0/sku", "invalid"},
 		"id with zero width":      {`"sku":"A"`, `"sku":"A\u200bB"`, "/lines/0/sku", "invalid"},
@@ -94,7 +99,7 @@ func TestEveryFaultOfAnOrderIsReported(t *testing.T) {
 // minimal is an event of each kind with what the kind needs and no more.
 func minimal(k event.Kind) map[string]any {
 	e := map[string]any{"id": "e", "kind": k.String(), "sku": "A", "quantity": 1, "occurred_at": "2026-02-03T10:15:00Z"}
-	values := map[string]any{"location": "hq", "to_location": "store", "channel": "shop", "order_id": "1", "line_id": "1", "reservation_id": "r", "reason": "broken",
+	values := map[string]any{"location": "hq", "to_location": "store", "channel": "shop", "order_id": "1", "line_id": "1", "reservation_id": "r", "reason": "broken", "reference": "PO-1",
 		"disposition": "restock", "as_of": "2026-02-03T09:00:00Z", "expires_at": "2026-02-03T11:00:00Z"}
 	for f, name := range EventFields {
 		if rules[k].needs&(1<<f) != 0 {
@@ -154,17 +159,112 @@ func TestEventKinds(t *testing.T) {
 		}
 	}
 	for name, m := range map[string]map[string]any{
-		"/to_location": {"kind": "transfer_shipped", "location": "hq", "to_location": "hq"}, "/expires_at": {"kind": "reservation_placed", "location": "hq", "reservation_id": "r", "expires_at": "2026-02-03T10:15:00Z"},
+		"/to_location": {"kind": "transfer_shipped", "location": "hq", "to_location": "hq", "reference": "T-1"}, "/expires_at": {"kind": "reservation_placed", "location": "hq", "reservation_id": "r", "expires_at": "2026-02-03T10:15:00Z"},
+		"/location": {"kind": "receipt_received", "location": "restored"}, "/sku": {"kind": "receipt_received", "location": "hq", "sku": strings.Repeat("s", 129)},
+		"/as_of":    {"kind": "stock_counted", "location": "hq", "as_of": "2026-03-01T00:05:01Z"},
 		"/currency": {"kind": "receipt_received", "location": "hq", "unit_cost": "3"}, "/received_at": {"kind": "receipt_received", "location": "hq", "received_at": "2026-02-03T10:15:00Z"},
 		"/kind": {"kind": "unspecified"},
 	} {
 		for k, v := range map[string]any{"id": "e", "sku": "A", "quantity": 1, "occurred_at": "2026-02-03T10:15:00Z"} {
-			m[k] = v
+			if _, own := m[k]; !own {
+				m[k] = v
+			}
 		}
 		if _, faults := read(m); len(faults) != 1 || !strings.HasSuffix(faults[0], " "+name) {
 			t.Errorf("%v: faults %v, want one at %s", m, faults, name)
 		}
 	}
+}
+
+// TestTheLedgerTakesWhatIsTakenIn draws events and orders at the edges of what each field may be: whatever passes here must pass the ledger's own
+// check, with its default limits, and be read into the fold as it stands.
+func TestTheLedgerTakesWhatIsTakenIn(t *testing.T) {
+	lim := Limits{MaxQuantity: ledger.DefaultMaxQuantity, Now: limits.Now, MaxAhead: limits.MaxAhead}
+	names := []any{"A", "sold", "restored", strings.Repeat("n", 127), strings.Repeat("n", 128), strings.Repeat("n", 129), strings.Repeat("é", 65), "a/b%c", "\u00a0x", " ", "", nil, 7}
+	ids := append([]any{strings.Repeat("i", 255), strings.Repeat("i", 256), strings.Repeat("/", 80)}, names...)
+	times := []any{"2026-02-28T10:15:00Z", "2026-03-01T00:04:00Z", "2026-03-01T00:06:00Z", "1979-01-01T00:00:00Z", "1980-01-01T00:00:00Z", nil, "x"}
+	quantities := []any{1, 0, -1, int64(ledger.DefaultMaxQuantity), int64(ledger.DefaultMaxQuantity) + 1, -int64(ledger.DefaultMaxQuantity), -int64(ledger.DefaultMaxQuantity) - 1, nil}
+	values := func(field string) []any {
+		switch field {
+		case "sku", "location", "to_location", "channel":
+			return names
+		case "quantity":
+			return quantities
+		case "occurred_at", "as_of", "expires_at":
+			return times
+		case "disposition":
+			return []any{"restock", "scrap", "gone", nil}
+		case "restocked_by_channel":
+			return []any{true, false}
+		case "unit_price", "unit_cost":
+			return []any{"1.50", -1, nil}
+		case "currency":
+			return []any{"EUR", nil}
+		}
+		return ids
+	}
+	taken := 0
+	rapid.Check(t, func(t *rapid.T) {
+		k := event.Kind(rapid.IntRange(1, event.KindCount-1).Draw(t, "kind"))
+		m := minimal(k)
+		for range rapid.IntRange(0, 3).Draw(t, "changes") {
+			f := rapid.SampledFrom(EventFields).Draw(t, "field")
+			if f == "kind" {
+				continue
+			}
+			if v := rapid.SampledFrom(values(f)).Draw(t, f); v != nil {
+				m[f] = v
+			} else {
+				delete(m, f)
+			}
+		}
+		src, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e event.Event
+		faults, syntax := ReadEvent(string(src), &lim, func() string { return "key/" + strings.Repeat("0", 200) }, &e)
+		for _, f := range faults {
+			if !strings.HasPrefix(f.Pointer, "/") {
+				t.Fatalf("%s: the fault %+v names no field", src, f)
+			}
+		}
+		if syntax != nil || len(faults) > 0 {
+			return
+		}
+		taken++
+		e.ReceivedAt = lim.Now.UnixMicro()
+		if f := ledger.Check(&e, 0); f.Reason != "" {
+			t.Fatalf("%s was taken in; the ledger: %+v", src, f)
+		}
+		if r := ledger.New(ledger.Options{}).Apply(&e, 0, e.ReceivedAt); r.Outcome != ledger.Applied {
+			t.Fatalf("%s was taken in; the ledger: %+v", src, r)
+		}
+	})
+	if taken == 0 {
+		t.Error("no event was taken in: nothing was compared")
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		text := func(label string, of []any) any { return rapid.SampledFrom(of).Draw(t, label) }
+		line := map[string]any{"id": text("line", ids), "sku": text("sku", names), "location": text("location", names), "quantity": text("quantity", quantities), "unit_price": "1"}
+		src, err := json.Marshal(map[string]any{"id": text("id", ids), "channel": rapid.SampledFrom([]any{"shop", strings.Repeat("c", 100), "a/b"}).Draw(t, "channel"),
+			"placed_at": text("placed", times), "currency": "EUR", "lines": []any{line}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var o order.Order
+		if faults, syntax := ReadOrder(string(src), &lim, &o); syntax != nil || len(faults) > 0 {
+			return
+		}
+		sales := o.Sales(nil, "api")
+		faults := CheckSales(sales, &lim)
+		if f := ledger.Check(&sales[0], 0); (f.Reason == "") != (len(faults) == 0) {
+			t.Fatalf("%s: faults %v; the ledger: %+v", src, faults, f)
+		}
+		if len(faults) > 0 && !strings.HasPrefix(faults[0].Pointer, "/lines/0/") {
+			t.Fatalf("%s: the fault %+v names no field of the line", src, faults[0])
+		}
+	})
 }
 
 func TestAmounts(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/order"
 )
 
@@ -18,7 +19,7 @@ var (
 // MaxLines is the most lines that one order may have.
 const MaxLines = 1000
 
-// ReadOrder reads one order from JSON into o, all but its ReceivedAt. The strings of o alias src. It returns what is wrong with the order,
+// ReadOrder reads one order from JSON into o, all but its ReceivedAt. Its sales are for [CheckSales] to judge. The strings of o alias src. It returns what is wrong with the order,
 // or an error when src is no JSON; o is of use only when there is neither. Lines of o are reused.
 func ReadOrder(src string, lim *Limits, o *order.Order) ([]problem.Field, *SyntaxError) {
 	p := parser{s: src}
@@ -84,6 +85,20 @@ func (p *parser) order(lim *Limits, o *order.Order) {
 			p.missing(OrderFields[i], hint)
 		}
 	}
+}
+
+// CheckSales gives the ledger the last word on the events of an order, one a line: what is taken in here is never rejected there for what it says.
+func CheckSales(sales []event.Event, lim *Limits) []problem.Field {
+	p := parser{path: []segment{{name: "lines"}, {}}}
+	for i := range sales {
+		p.path[1].index = i
+		if id := sales[i].ID; len(id) > ledger.MaxID { // order and line make it up together
+			p.fault("id", "invalid", fmt.Sprintf("channel, order id and line id are %d bytes together (each / and %% counts three); at most %d tell sales apart", len(id), ledger.MaxID))
+			continue
+		}
+		p.apply(lim, &sales[i])
+	}
+	return p.faults
 }
 
 func knownIn(names []string, name string) bool {
@@ -182,7 +197,7 @@ func (p *parser) line(lim *Limits, l *order.Line) {
 			l.ID = p.id(k)
 		case "sku":
 			p.once(&seen, 1, k)
-			l.SKU = p.id(k)
+			l.SKU = p.name(k)
 		case "quantity":
 			p.once(&seen, 2, k)
 			if v, ok := p.integer(k); ok {
@@ -194,7 +209,7 @@ func (p *parser) line(lim *Limits, l *order.Line) {
 			l.UnitPrice = p.amount(k)
 		case "location":
 			p.once(&seen, 4, k)
-			l.Location = p.id(k)
+			l.Location = p.name(k)
 		default:
 			p.unknown(k, LineFields)
 		}
