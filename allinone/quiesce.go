@@ -49,7 +49,7 @@ func (p *Process) idle() bool {
 			return false
 		}
 	}
-	return true
+	return p.Pusher == nil || p.Pusher.Stats().Doubtful == 0
 }
 
 // standing is the end of each partition of the pipeline's topics, and the groups that have not committed so far, with their lag.

@@ -103,6 +103,7 @@ type account struct {
 	nextID       int64
 	inFlight     int
 	unsettled    int // results that are not durable yet
+	doubtful     int // items that are so
 	deliveries   []delivery
 	delivering   bool
 	limiter      *rate.Limiter
@@ -238,6 +239,10 @@ func (a *account) drop() {
 			a.clean(it)
 		}
 	}
+	for _, it := range a.looks {
+		a.certain(it)
+		it.lookAt = time.Time{}
+	}
 	a.reads, a.looks = nil, nil
 }
 
@@ -302,6 +307,7 @@ func (a *account) forget(it *item) {
 	a.unqueue(it)
 	a.byAge.remove(it)
 	it.gone = true
+	a.certain(it)
 	delete(a.items, it.sku)
 	a.forgotten++
 	if a.forgotten > 64 && a.forgotten > len(a.ring)/2 {
@@ -363,9 +369,11 @@ func (a *account) offer(p *partition, offset int64, sku, external string, t targ
 		}
 	}
 	if it.known && it.readAt > 0 && t.received <= it.readAt+a.cfg.DriftGrace.Microseconds() {
-		// Sold before the number was read or set, as far as anyone can say: it did not fall for these units.
+		// Sold before the number was read or set, as far as anyone can say: it did not fall for these units. If it did, the channel now shows too
+		// little, so that it is looked at once no doubt is left.
 		if t.sold > it.basis {
 			it.basis, it.exact = t.sold, false
+			a.doubt(it)
 		}
 	}
 	it.target, it.seq, it.suspectSet = t, seq, false
@@ -382,6 +390,27 @@ func (a *account) offer(p *partition, offset int64, sku, external string, t targ
 			it.since = time.Now()
 			a.byAge.add(it)
 		}
+	}
+}
+
+// doubt has a SKU looked at when the sales that nobody can place must all be in.
+func (a *account) doubt(it *item) {
+	if it.doubtful || a.wire == nil || !a.caps.ReadBack || a.operation() == catalog.Absolute { // which sets the number whatever it was
+		return
+	}
+	it.doubtful = true
+	a.doubtful++
+	if it.lookAt.IsZero() {
+		it.lookAt = time.Now().Add(a.cfg.DriftGrace)
+		a.looks = append(a.looks, it)
+		a.nudge()
+	}
+}
+
+func (a *account) certain(it *item) {
+	if it.doubtful {
+		it.doubtful = false
+		a.doubtful--
 	}
 }
 
@@ -1107,6 +1136,9 @@ func (a *account) finishRead(j *job, got []adapter.Shown) {
 			continue
 		}
 		it.known, it.exact, it.shown, it.basis, it.readAt, it.expectedSet = true, false, got[i].Quantity, it.target.sold, now.UnixMicro(), false
+		if !got[i].Listed {
+			it.readAt = 0 // what was not there sold nothing before
+		}
 		if it.uncertain {
 			it.uncertain = false
 			it.lookAt = now.Add(max(2*a.timeout, a.cfg.DriftGrace)) // a late write may still land
@@ -1197,6 +1229,10 @@ func (a *account) finishSample(j *job, got []adapter.Shown) {
 	a.breaker.RecordSuccess()
 	for i, it := range j.items {
 		if it.gone || it.dirty || it.changes != j.changes[i] || i >= len(got) || !got[i].Known {
+			if !it.gone && !it.lookAt.IsZero() { // the look that was due tells nothing
+				it.lookAt = now.Add(a.cfg.DriftGrace)
+				a.looks = append(a.looks, it)
+			}
 			continue
 		}
 		a.stats.Sampled++
@@ -1204,6 +1240,7 @@ func (a *account) finishSample(j *job, got []adapter.Shown) {
 		want := a.want(&it.target)
 		if got[i].Quantity == want {
 			it.suspectSet = false
+			a.certain(it)
 			if !it.known {
 				it.known, it.exact, it.shown, it.basis, it.readAt = true, false, want, it.target.sold, now.UnixMicro()
 			}
@@ -1215,6 +1252,11 @@ func (a *account) finishSample(j *job, got []adapter.Shown) {
 			a.looks = append(a.looks, it)
 			continue
 		}
+		if it.doubtful { // of our own making: nobody edited anything
+			a.certain(it)
+			a.repair(it, got[i].Quantity, now)
+			continue
+		}
 		a.stats.Drift++
 		a.out.alert(alert.Alert{
 			ID:  "drift/" + a.id + "/" + it.sku + "/" + strconv.FormatInt(it.target.levelVersion, 10) + "/" + strconv.FormatInt(it.target.settingsVersion, 10) + "/" + strconv.FormatInt(got[i].Quantity, 10),
@@ -1222,12 +1264,17 @@ func (a *account) finishSample(j *job, got []adapter.Shown) {
 			Message: fmt.Sprintf("%s shows %d of %s and should show %d; it is being set right. Look for edits at the channel itself.", a.id, got[i].Quantity, it.sku, want),
 			At:      now.UnixMicro(), RaisedBy: service,
 		})
-		it.suspectSet = false
-		it.known, it.exact, it.shown, it.basis, it.readAt = true, false, got[i].Quantity, it.target.sold, now.UnixMicro()
-		it.target.oldest = 0 // no event behind this write: it has no latency
-		it.target.span = nil
-		a.queue(it)
+		a.repair(it, got[i].Quantity, now)
 	}
+}
+
+// repair writes a SKU of which the channel was found to show something else.
+func (a *account) repair(it *item, shown int64, now time.Time) {
+	it.suspectSet = false
+	it.known, it.exact, it.shown, it.basis, it.readAt = true, false, shown, it.target.sold, now.UnixMicro()
+	it.target.oldest = 0 // no event behind this write: it has no latency
+	it.target.span = nil
+	a.queue(it)
 }
 
 // watch looks after what takes long: a channel that takes no writes, and targets of a channel that no setting names.

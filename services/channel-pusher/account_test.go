@@ -815,3 +815,41 @@ func TestUnseenSalesAreNotSoldAgain(t *testing.T) {
 		})
 	}
 }
+
+// What is sold right after a start may have been sold before the channel was read, so that it is taken off once more. That is set right as soon as no
+// doubt is left, without waiting for the SKU's turn in the samples, and nobody is told of drift.
+func TestDoubtAfterAStartIsSetRight(t *testing.T) {
+	for _, op := range []catalog.Operation{catalog.Delta, catalog.CompareAndSet} {
+		inBubble(t, func(t *testing.T) {
+			r := newRig(still(), catalog.Channel{Operation: op})
+			defer r.stop()
+			r.shown["a"] = 10
+			r.target("a", 10, 1, 5)
+			r.settle(t)
+			r.mu.Lock()
+			r.shown["a"] = 8
+			r.mu.Unlock()
+			r.target("a", 8, 2, 7)
+			r.settle(t)
+			if got := r.at("a"); got > 8 || r.account.doubtful != 1 {
+				t.Errorf("operation %d: shows %d, doubtful %d; want at most 8, and doubt", op, got, r.account.doubtful)
+			}
+			pass(3 * r.account.cfg.DriftGrace)
+			r.settle(t)
+			if got := r.at("a"); got != 8 || r.account.doubtful != 0 || len(r.alerts) != 0 {
+				t.Errorf("operation %d: shows %d, want 8; doubtful %d, alerts %+v", op, got, r.account.doubtful, r.alerts)
+			}
+			// A listing that is new to the channel has sold nothing before.
+			r.target("b", 10, 3, 0)
+			r.settle(t)
+			r.mu.Lock()
+			r.shown["b"] = 9
+			r.mu.Unlock()
+			r.target("b", 9, 4, 1)
+			r.settle(t)
+			if got := r.at("b"); got != 9 || r.account.doubtful != 0 {
+				t.Errorf("operation %d: shows %d, want 9; doubtful %d", op, got, r.account.doubtful)
+			}
+		})
+	}
+}

@@ -67,6 +67,7 @@ type item struct {
 	sentSeq     int64
 	op          operation
 
+	doubtful   bool  // sales that may have come before readAt were taken for such: the channel may show too little, and is looked at
 	suspect    int64 // a sample found this instead of the target
 	suspectSet bool
 	lookAt     time.Time // when to sample it again, if that is due

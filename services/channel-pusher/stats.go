@@ -68,6 +68,7 @@ type ChannelStats struct {
 	SKUs      int // known targets
 	Backlog   int // targets queued, delayed or to be read back
 	InFlight  int // requests under way
+	Doubtful  int // SKUs that may show too little until they have been looked at: they sold while a restart found out what is shown
 	Paused    bool
 	Breaker   string // closed, open or half-open
 	LastError string
@@ -91,6 +92,7 @@ type Stats struct {
 	Rejected int64 // targets that could not be read
 	Backlog  int
 	InFlight int
+	Doubtful int
 	Latency  Latency
 	Channels []ChannelStats // by name
 	Recent   []Push         // newest last
@@ -140,7 +142,7 @@ func (a *account) snapshot(all *hdrhistogram.Histogram) ChannelStats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.stats
-	s.SKUs, s.InFlight, s.LastError = len(a.items), a.inFlight, a.lastErr
+	s.SKUs, s.InFlight, s.Doubtful, s.LastError = len(a.items), a.inFlight, a.doubtful, a.lastErr
 	s.Backlog = a.ready.len() + a.later.len() + len(a.reads)
 	s.Paused = a.conf != nil && a.conf.Paused
 	s.Breaker = a.breaker.State().String()
@@ -169,6 +171,7 @@ func (s *Service) statsAndLatencies() (Stats, *hdrhistogram.Histogram) {
 		out.Counts.add(&c.Counts)
 		out.Backlog += c.Backlog
 		out.InFlight += c.InFlight
+		out.Doubtful += c.Doubtful
 		out.Channels = append(out.Channels, c)
 	}
 	slices.SortFunc(out.Channels, func(x, y ChannelStats) int { return strings.Compare(x.Channel, y.Channel) })
