@@ -1,0 +1,369 @@
+// Package ledger measures the ledger-projector alone, on a real Kafka and a real Redis, and beside it on the same broker, topic and events: a
+// Kafka Streams application that keeps the same ledger with exactly_once_v2, a plain consumer, and plain writes to Redis.
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"runtime/pprof"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/onhand/onhand/bench/internal/process"
+	"github.com/onhand/onhand/bench/internal/report"
+	"github.com/onhand/onhand/e2e/testbed"
+	"github.com/onhand/onhand/platform/kafka"
+	"github.com/onhand/onhand/platform/redis"
+	"github.com/onhand/onhand/platform/telemetry"
+	"github.com/onhand/onhand/schemas"
+	ledgerprojector "github.com/onhand/onhand/services/ledger-projector"
+	"github.com/onhand/onhand/topics"
+)
+
+const partitions = 8
+
+var silent = telemetry.Silent()
+
+// Config says what to run.
+type Config struct {
+	Events  int      // in the topic
+	Shapes  []string // names; empty means all
+	Runs    int      // of the projector, of which the best counts, as the best of the peer's does
+	Full    bool     // all settings of the peer
+	Profile string   // directory for processor profiles of the projector; empty takes none
+	Say     func(format string, args ...any)
+}
+
+// Figures is the figures of one shape.
+type Figures struct {
+	Says      string    `json:"shape"`
+	Events    int       `json:"events"`
+	SKUs      int       `json:"skus"` // different ones
+	EventsPS  float64   `json:"events_per_s"`
+	VsStreams float64   `json:"ratio_kafka_streams"`
+	VsRaw     float64   `json:"ratio_raw_consume"`
+	VsHSET    float64   `json:"ratio_hset"`
+	Runs      []Run     `json:"runs"`
+	RawPS     float64   `json:"raw_consume_per_s"`
+	HSETPS    float64   `json:"hset_per_s"`
+	Peer      peerRun   `json:"kafka_streams"` // at its best
+	PeerRuns  []peerRun `json:"kafka_streams_runs"`
+	LeftOut   string    `json:"kafka_streams_leaves_out"`
+}
+
+// Run is one run of the projector.
+type Run struct {
+	EventsPS  float64 `json:"events_per_s"`
+	Levels    int64   `json:"levels"`           // emitted: one for each changed SKU and batch
+	CPUMicros float64 `json:"cpu_us_per_event"` // of the projector's process
+}
+
+const leftOut = "de-duplication by event id, the memory of open order lines, several locations, held, inbound and unsellable stock, unassigned commitments, " +
+	"rejected records and alerts, and a view that others can read (its state is private to it and to its changelog topic)"
+
+// Bench runs it.
+func Bench(ctx context.Context, cfg Config, root string, r *report.Report) error {
+	classes, err := buildPeer(ctx, root)
+	if err != nil {
+		return err
+	}
+	for name, at := range map[string][2]string{
+		"kafka": {filepath.Join(root, ".parts", "kafka", "lib"), "kafka_2.13-"}, "kafka-streams": {filepath.Join(root, "bench", "peers", "kafka-streams", "target", "lib"), "kafka-streams-"},
+	} {
+		if r.Versions[name], err = report.JarVersion(at[0], at[1]); err != nil {
+			return err
+		}
+	}
+	chosen := make(map[string]bool)
+	for _, name := range cfg.Shapes {
+		chosen[name] = true
+	}
+	figures := make(map[string]*Figures)
+	for _, s := range shapes() {
+		if len(chosen) > 0 && !chosen[s.name] {
+			continue
+		}
+		f, err := cfg.shape(ctx, s, classes, r)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		figures[s.name] = f
+		r.Row(s.name+": events/s", report.Count(f.EventsPS), "goal: 6 × Kafka Streams, 0.4 × raw consumption")
+		r.Row(s.name+": Kafka Streams exactly_once_v2", report.Count(f.Peer.EventsPS), fmt.Sprintf("projector is %.2f ×; its best: %s", f.VsStreams, f.Peer.Setting))
+		r.Row(s.name+": raw franz-go consumption", report.Count(f.RawPS), fmt.Sprintf("projector is %.2f ×", f.VsRaw))
+		r.Row(s.name+": pipelined HSET, one an event", report.Count(f.HSETPS), fmt.Sprintf("projector is %.2f ×", f.VsHSET))
+		r.Row(s.name+": CPU µs/event", fmt.Sprintf("%.2f", f.Runs[0].CPUMicros), fmt.Sprintf("Kafka Streams %.2f", f.Peer.CPUMicros))
+	}
+	if len(figures) == 0 {
+		return fmt.Errorf("no shape of %v is known", cfg.Shapes)
+	}
+	r.Figures = figures
+	r.Note("%s events are written to stock.events (%d partitions, lz4) before: half sales of one unit, then shipments and cancellations of them, receipts and adjustments. Kafka, Redis and "+
+		"what is measured share the machine; only one is measured at a time.", report.Count(cfg.Events), partitions)
+	r.Note("Projector: in the benchmark's process, from the assignment of its partitions until every event is applied in Redis and Kafka has acknowledged every level; best of %d runs, each "+
+		"from an empty ledger.", cfg.Runs)
+	r.Note("Kafka Streams: a process of its own, from the first event processed to the last; its start and its last commit do not count. Best of %d settings. It leaves out: %s.",
+		len(settings(cfg.Full)), leftOut)
+	return nil
+}
+
+// shape measures one shape on a Kafka and a Redis of its own.
+func (cfg Config) shape(ctx context.Context, s shape, classes string, r *report.Report) (f *Figures, err error) {
+	dir, err := os.MkdirTemp("", "onhand-bench-ledger-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	k, rdb, stop, err := startParts(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	if r.Versions["redis"], err = redisVersion(ctx, rdb); err != nil {
+		return nil, err
+	}
+	codec, err := topics.NewCodec(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	f = &Figures{Says: s.says, Events: cfg.Events, LeftOut: leftOut}
+	c, err := k.Client(silent.Log, "bench", kgo.ProducerLinger(5*time.Millisecond), kgo.MaxBufferedRecords(200_000))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	const peerLevels = "peer.levels"
+	specs := topics.Specs(partitions)
+	for _, t := range specs {
+		if t.Name == schemas.StockLevels {
+			t.Name = peerLevels
+			specs = append(specs, t)
+			break
+		}
+	}
+	if err := kafka.EnsureTopics(ctx, c, k.Replication, specs); err != nil {
+		return nil, err
+	}
+	cfg.Say("%s: writing %s events", s.name, report.Count(cfg.Events))
+	if f.SKUs, err = produce(ctx, c, codec, s, cfg.Events); err != nil {
+		return nil, err
+	}
+	debug.FreeOSMemory()
+	n := float64(cfg.Events)
+	for range 2 { // the first also warms the broker
+		took, err := consumeRaw(ctx, k, schemas.StockEvents, cfg.Events)
+		if err != nil {
+			return nil, err
+		}
+		f.RawPS = max(f.RawPS, n/took.Seconds())
+	}
+	cfg.Say("%s: raw consumption %s events/s", s.name, report.Count(f.RawPS))
+	best := 0
+	for i := range max(1, cfg.Runs) {
+		profile := ""
+		if cfg.Profile != "" && i == 0 {
+			profile = filepath.Join(cfg.Profile, "ledger-"+s.name+".pprof")
+		}
+		run, err := project(ctx, k, rdb, codec, cfg.Events, i, profile)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Say("%s: projector %s events/s", s.name, report.Count(run.EventsPS))
+		f.Runs = append(f.Runs, run)
+		if run.EventsPS > f.Runs[best].EventsPS {
+			best = i
+		}
+	}
+	f.Runs[0], f.Runs[best] = f.Runs[best], f.Runs[0]
+	f.EventsPS = f.Runs[0].EventsPS
+	if f.HSETPS, err = hset(ctx, rdb, f.SKUs, cfg.Events); err != nil {
+		return nil, err
+	}
+	cfg.Say("%s: pipelined HSET %s/s", s.name, report.Count(f.HSETPS))
+	for _, set := range settings(cfg.Full) {
+		p, err := runPeer(ctx, classes, k.Brokers[0], schemas.StockEvents, peerLevels, dir, cfg.Events, set)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Say("%s: Kafka Streams (%s) %s events/s", s.name, set, report.Count(p.EventsPS))
+		f.PeerRuns = append(f.PeerRuns, p)
+		if p.EventsPS > f.Peer.EventsPS {
+			f.Peer = p
+		}
+	}
+	f.VsStreams, f.VsRaw, f.VsHSET = f.EventsPS/f.Peer.EventsPS, f.EventsPS/f.RawPS, f.EventsPS/f.HSETPS
+	return f, nil
+}
+
+// startParts runs Kafka and Redis in dir.
+func startParts(ctx context.Context, dir string) (k kafka.Config, rdb goredis.UniversalClient, stop func() error, err error) {
+	var stops []func() error
+	stop = func() error {
+		var errs []error
+		for i := len(stops) - 1; i >= 0; i-- {
+			errs = append(errs, stops[i]())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, stop())
+		}
+	}()
+	for _, name := range []string{"kafka", "redis"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			return k, nil, nil, err
+		}
+	}
+	broker, err := testbed.StartKafka(ctx, filepath.Join(dir, "kafka"))
+	if err != nil {
+		return k, nil, nil, err
+	}
+	stops = append(stops, broker.Stop)
+	store, err := testbed.StartRedis(ctx, filepath.Join(dir, "redis"))
+	if err != nil {
+		return k, nil, nil, err
+	}
+	stops = append(stops, store.Stop)
+	if rdb, err = (redis.Config{Addrs: []string{store.Addr}}).Client(); err != nil {
+		return k, nil, nil, err
+	}
+	stops = append(stops, rdb.Close)
+	return kafka.Config{Brokers: []string{broker.Addr}, Partitions: partitions, Replication: 1}, rdb, stop, nil
+}
+
+var redisVersionLine = regexp.MustCompile(`redis_version:(\S+)`)
+
+func redisVersion(ctx context.Context, rdb goredis.UniversalClient) (string, error) {
+	info, err := rdb.Info(ctx, "server").Result()
+	if err != nil {
+		return "", err
+	}
+	m := redisVersionLine.FindStringSubmatch(info)
+	if m == nil {
+		return "", errors.New("Redis does not tell its version")
+	}
+	return m[1], nil
+}
+
+// project runs the service from an empty ledger until it has applied and emitted everything.
+func project(ctx context.Context, k kafka.Config, rdb goredis.UniversalClient, codec *topics.Codec, events, i int, profile string) (run Run, err error) {
+	if err := rdb.FlushAll(ctx).Err(); err != nil {
+		return run, err
+	}
+	c, err := k.Client(silent.Log, "bench-watch")
+	if err != nil {
+		return run, err
+	}
+	defer c.Close()
+	adm := kadm.NewClient(c)
+	emitted := func() (int64, error) {
+		ends, err := adm.ListEndOffsets(ctx, schemas.StockLevels)
+		if err == nil {
+			err = ends.Error()
+		}
+		if err != nil {
+			return 0, fmt.Errorf("end of %s: %w", schemas.StockLevels, err)
+		}
+		total := int64(0)
+		ends.Each(func(o kadm.ListedOffset) { total += o.Offset })
+		return total, nil
+	}
+	before, err := emitted()
+	if err != nil {
+		return run, err
+	}
+	conf := ledgerprojector.DefaultConfig()
+	conf.Group = fmt.Sprintf("%s-%d", conf.Group, i)
+	conf.Namespace = fmt.Sprintf("%s%d", conf.Namespace, i)
+	s, err := ledgerprojector.New(conf, ledgerprojector.Deps{Kafka: k, Codec: codec, Redis: rdb, Telemetry: silent})
+	if err != nil {
+		return run, err
+	}
+	if profile != "" {
+		f, err := os.Create(profile)
+		if err != nil {
+			return run, err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return run, err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	running, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(running) }()
+	defer func() {
+		cancel()
+		err = errors.Join(err, <-ended)
+	}()
+	cpu, began := process.CPU(), time.Now()
+	assigned := false
+	limit := time.NewTimer(5 * time.Minute)
+	defer limit.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return run, ctx.Err()
+		case err := <-ended:
+			ended <- nil
+			return run, fmt.Errorf("the projector ended: %w", err)
+		case <-limit.C:
+			return run, fmt.Errorf("the projector applied %d of %d events in 5 minutes", s.Stats().Applied, events)
+		case <-tick.C:
+		}
+		st := s.Stats()
+		if !assigned && len(st.Lag) > 0 {
+			assigned, cpu, began = true, process.CPU(), time.Now()
+		}
+		if st.Rejected+st.Duplicates > 0 {
+			return run, fmt.Errorf("%d events were rejected and %d taken for repeats: the benchmark's events are wrong", st.Rejected, st.Duplicates)
+		}
+		if st.Applied < int64(events) {
+			continue
+		}
+		after, err := emitted()
+		if err != nil {
+			return run, err
+		}
+		if after-before < s.Stats().Levels {
+			continue
+		}
+		took := time.Since(began)
+		return Run{EventsPS: float64(events) / took.Seconds(), Levels: after - before, CPUMicros: float64((process.CPU() - cpu).Microseconds()) / float64(events)}, nil
+	}
+}
+
+// hset writes n times to keys different keys, a thousand in flight: what Redis takes when nobody computes anything.
+func hset(ctx context.Context, rdb goredis.UniversalClient, keys, n int) (float64, error) {
+	if err := rdb.FlushAll(ctx).Err(); err != nil {
+		return 0, err
+	}
+	names := make([]string, keys)
+	for i := range names {
+		names[i] = fmt.Sprintf("bench:%06d", i)
+	}
+	began := time.Now()
+	for i := 0; i < n; {
+		p := rdb.Pipeline()
+		for range min(1000, n-i) {
+			p.HSet(ctx, names[i%keys], "available", i)
+			i++
+		}
+		if _, err := p.Exec(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return float64(n) / time.Since(began).Seconds(), nil
+}

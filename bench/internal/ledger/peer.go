@@ -1,0 +1,96 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/onhand/onhand/bench/internal/process"
+)
+
+// setting is how the peer is run.
+type setting struct {
+	Threads int    `json:"threads"`
+	Store   string `json:"store"` // memory or rocksdb
+	Caching bool   `json:"caching"`
+}
+
+func (s setting) String() string {
+	cached := "uncached"
+	if s.Caching {
+		cached = "cached"
+	}
+	threads := "threads"
+	if s.Threads == 1 {
+		threads = "thread"
+	}
+	return fmt.Sprintf("%d %s, %s, %s", s.Threads, threads, s.Store, cached)
+}
+
+// settings is what the peer may be at its best with.
+func settings(full bool) []setting {
+	if !full {
+		return []setting{{2, "memory", true}, {2, "rocksdb", true}, {2, "memory", false}}
+	}
+	var out []setting
+	for _, threads := range []int{1, 2, 4} {
+		for _, store := range []string{"memory", "rocksdb"} {
+			for _, caching := range []bool{true, false} {
+				out = append(out, setting{threads, store, caching})
+			}
+		}
+	}
+	return out
+}
+
+// buildPeer compiles the Kafka Streams application with Maven and returns its class path.
+func buildPeer(ctx context.Context, root string) (string, error) {
+	dir := filepath.Join(root, "bench", "peers", "kafka-streams")
+	lib := filepath.Join(dir, "target", "lib")
+	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", filepath.Join(dir, "pom.xml"), "compile", "dependency:copy-dependencies",
+		"-DincludeScope=runtime", "-DoutputDirectory="+lib)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the Kafka Streams peer (Maven and a JDK 17 are needed): %w\n%s", err, out)
+	}
+	return filepath.Join(dir, "target", "classes") + string(os.PathListSeparator) + filepath.Join(lib, "*"), nil
+}
+
+// peerRun is one run of the peer.
+type peerRun struct {
+	Setting   setting `json:"setting"`
+	EventsPS  float64 `json:"events_per_s"`
+	CPUMicros float64 `json:"cpu_us_per_event"` // the whole life of the process, start and warm-up included
+	PeakMB    int64   `json:"peak_mb"`
+}
+
+func runPeer(ctx context.Context, classes, broker, input, output, dir string, n int, s setting) (peerRun, error) {
+	state, err := os.MkdirTemp(dir, "peer-")
+	if err != nil {
+		return peerRun{}, err
+	}
+	defer os.RemoveAll(state) //nolint:errcheck // in a directory that goes anyway
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, "java", "-Xms1g", "-Xmx2g", "-XX:+UseParallelGC", "-cp", classes, "onhand.peer.Ledger",
+		broker, input, output, strconv.Itoa(n), strconv.Itoa(s.Threads), s.Store, strconv.FormatBool(s.Caching), state)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return peerRun{}, fmt.Errorf("Kafka Streams (%s): %w\n%s%s", s, err, out.Bytes(), errs.Bytes())
+	}
+	var got struct {
+		Events  int64   `json:"events"`
+		Seconds float64 `json:"seconds"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got.Seconds <= 0 {
+		return peerRun{}, fmt.Errorf("Kafka Streams (%s) printed %q, not its figures: %w", s, out.Bytes(), err)
+	}
+	cpu, peak := process.Exit(cmd.ProcessState)
+	return peerRun{Setting: s, EventsPS: float64(got.Events) / got.Seconds, CPUMicros: float64(cpu.Microseconds()) / float64(n), PeakMB: peak >> 20}, nil
+}
