@@ -160,38 +160,64 @@ func Ask[T any](ctx context.Context, c ClickHouse, query string) ([]T, error) {
 	return out, nil
 }
 
-// Rows is what ClickHouse holds of each topic.
-type Rows struct {
-	Table    string `json:"table"`
-	Rows     int64  `json:"rows"`
-	Repeated int64  `json:"repeated"`
-}
-
 // Analytics adds up the events and the newest levels in ClickHouse: the levels must be those of the ledger, the events those that went in.
 func Analytics(ctx context.Context, c ClickHouse) (events, levels Units, repeated int64, err error) {
+	parts, err := Ask[struct{ Partition int32 }](ctx, c, "SELECT DISTINCT partition AS Partition FROM stock_events ORDER BY 1")
+	if err != nil {
+		return Units{}, Units{}, 0, err
+	}
 	type sums struct {
-		SKUs, Received, Sold, Cancelled, Returned, Adjusted, Shipped, OnHand, Committed, LevelOnHand, LevelCommitted, LevelAvailable int64
+		Received, Sold, Cancelled, Returned, Restocked, Adjusted, Shipped int64
 	}
-	got, err := Ask[sums](ctx, c, `SELECT count() AS SKUs, sum(units_received) AS Received, sum(units_sold) AS Sold, sum(units_cancelled) AS Cancelled,
-		sum(units_returned) AS Returned, sum(units_adjusted) AS Adjusted, sum(units_shipped) AS Shipped, sum(on_hand) AS OnHand, sum(committed) AS Committed,
-		sum(level_on_hand) AS LevelOnHand, sum(level_committed) AS LevelCommitted, sum(level_available) AS LevelAvailable FROM ledger_from_events`)
+	var g sums
+	for _, p := range parts { // one by one: a year's event ids at once would not fit into an embedded engine's memory
+		got, err := Ask[sums](ctx, c, fmt.Sprintf(`SELECT sumIf(q, k = 'receipt_received') AS Received, sumIf(q, k = 'sale_recorded') AS Sold, sumIf(q, k = 'sale_cancelled') AS Cancelled,
+			sumIf(q, k = 'return_received') AS Returned, sumIf(q, k = 'return_received' AND d = 'restock') AS Restocked, sumIf(q, k = 'stock_adjusted') AS Adjusted,
+			sumIf(q, k = 'shipment_confirmed') AS Shipped
+			FROM (SELECT argMin(kind, offset) AS k, argMin(quantity, offset) AS q, argMin(disposition, offset) AS d FROM stock_events
+				WHERE partition = %[1]d AND offset NOT IN (SELECT source_offset FROM rejected_records
+					WHERE source_topic = 'stock.events' AND source_partition = %[1]d AND rejected_by != 'analytics')
+				GROUP BY event_id)`, p.Partition))
+		if err != nil {
+			return Units{}, Units{}, 0, err
+		}
+		for _, x := range got {
+			g.Received += x.Received
+			g.Sold += x.Sold
+			g.Cancelled += x.Cancelled
+			g.Returned += x.Returned
+			g.Restocked += x.Restocked
+			g.Adjusted += x.Adjusted
+			g.Shipped += x.Shipped
+		}
+	}
+	now, err := Ask[struct{ SKUs, OnHand, Committed, Available int64 }](ctx, c,
+		"SELECT count() AS SKUs, sum(on_hand) AS OnHand, sum(committed + unassigned) AS Committed, sum(available) AS Available FROM current_levels SETTINGS max_threads = 1")
 	if err != nil {
 		return Units{}, Units{}, 0, err
 	}
-	if len(got) != 1 {
-		return Units{}, Units{}, 0, errors.New("ClickHouse: no sums")
+	if len(now) != 1 {
+		return Units{}, Units{}, 0, errors.New("ClickHouse: no levels")
 	}
-	g := got[0]
-	twice, err := Ask[Rows](ctx, c, "SELECT table, rows, repeated FROM reconcile")
-	if err != nil {
-		return Units{}, Units{}, 0, err
+	for _, t := range []string{"stock_events", "stock_levels", "channel_targets", "channel_writes", "orders"} {
+		topic := "''"
+		if t == "channel_targets" { // one topic for each channel
+			topic = "topic"
+		}
+		twice, err := Ask[struct{ Repeated int64 }](ctx, c, "SELECT toInt64(sum(n - d)) AS Repeated FROM (SELECT count() AS n, uniqExact(offset) AS d FROM "+t+
+			" GROUP BY partition, "+topic+" SETTINGS max_threads = 1)")
+		if err != nil {
+			return Units{}, Units{}, 0, err
+		}
+		for _, x := range twice {
+			repeated += x.Repeated
+		}
 	}
-	for _, t := range twice {
-		repeated += t.Repeated
-	}
-	events = Units{SKUs: at(g.SKUs), Received: at(g.Received), Sold: at(g.Sold), Cancelled: at(g.Cancelled), Returned: at(g.Returned), Adjusted: at(g.Adjusted), Shipped: at(g.Shipped),
-		OnHand: at(g.OnHand), Committed: at(g.Committed), Available: at(g.OnHand - g.Committed)}
-	levels = Units{SKUs: at(g.SKUs), OnHand: at(g.LevelOnHand), Committed: at(g.LevelCommitted), Available: at(g.LevelAvailable)}
+	onHand, committed := g.Received+g.Restocked+g.Adjusted-g.Shipped, g.Sold-g.Cancelled-g.Shipped
+	events = Units{Received: at(g.Received), Sold: at(g.Sold), Cancelled: at(g.Cancelled), Returned: at(g.Returned), Adjusted: at(g.Adjusted), Shipped: at(g.Shipped),
+		OnHand: at(onHand), Committed: at(committed), Available: at(onHand - committed)}
+	l := now[0]
+	levels = Units{SKUs: at(l.SKUs), OnHand: at(l.OnHand), Committed: at(l.Committed), Available: at(l.Available)}
 	return events, levels, repeated, nil
 }
 

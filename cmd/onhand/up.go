@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -119,6 +120,9 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 	if err := c.findLibrary(ctx, say); err != nil {
 		return err
 	}
+	if os.Getenv("GOGC") == "" { // one process holds what would be ten: memory is dearer than the collector's time
+		debug.SetGCPercent(50)
+	}
 	began := time.Now()
 	u := &running{cmd: c, s: s, say: say, log: tel.Log, key: key}
 	defer func() {
@@ -194,7 +198,7 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 	cfg.Services, cfg.Listen, cfg.Console = c.Services, c.Listen, true
 	cfg.Ingest.AllowPrivateChannels, cfg.Pusher.AllowPrivate = c.Demo, c.Demo
 	cfg.Pusher.DriftGrace = time.Millisecond // the marketplaces report at once, by this machine's clock
-	cfg.Ingest.RequestsPerSecond = 0 // one user, this machine's
+	cfg.Ingest.RequestsPerSecond = 0         // one user, this machine's
 	cfg.Analytics.ClickHouse.URL = u.parts.clickhouse
 	deps := allinone.Deps{
 		Kafka: u.parts.kafka, Redis: client, Registry: reg, Telemetry: tel, Keys: keys, ConsoleSecret: []byte(u.key), Version: releaseName(),
