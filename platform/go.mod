@@ -3,7 +3,9 @@ module github.com/onhand/onhand/platform
 go 1.26.0
 
 require (
+	github.com/alecthomas/kong v1.17.0 // flags and environment
 	github.com/go-chi/chi/v5 v5.5.0 // HTTP routes
+	github.com/goccy/go-yaml v1.19.2 // settings files
 	github.com/prometheus/client_golang v1.24.1 // serves the metrics
 	github.com/redis/go-redis/v9 v9.23.0 // Redis client
 	github.com/twmb/franz-go v1.22.2 // Kafka client
@@ -17,6 +19,7 @@ require (
 	go.opentelemetry.io/otel/sdk v1.47.0 // the provider of traces
 	go.opentelemetry.io/otel/sdk/metric v1.47.0 // the provider of metrics
 	go.opentelemetry.io/otel/trace v1.47.0 // spans
+	golang.org/x/sync v0.24.0 // what a program runs, as one group
 	golang.org/x/time v0.16.0 // token bucket of each API key
 )
 

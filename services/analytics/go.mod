@@ -5,7 +5,6 @@ go 1.26.0
 require (
 	github.com/ClickHouse/ch-go v0.74.0 // ClickHouse's native format
 	github.com/ClickHouse/clickhouse-go/v2 v2.50.0 // ClickHouse client, by columns
-	github.com/alecthomas/kong v1.17.0 // flags, environment and settings file
 	github.com/go-chi/chi/v5 v5.5.0 // HTTP routes
 	github.com/onhand/onhand/platform v0.0.0
 	github.com/onhand/onhand/schemas v0.0.0
@@ -15,17 +14,14 @@ require (
 	github.com/twmb/franz-go v1.22.2 // Kafka client
 	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topics, offsets and lag
 	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // Kafka's own requests, to answer them with faults
-	github.com/twmb/franz-go/pkg/sr v1.8.0 // Schema Registry client
 	go.opentelemetry.io/otel v1.47.0 // traces and metrics
 	go.opentelemetry.io/otel/metric v1.47.0 // instruments
-	golang.org/x/sync v0.24.0 // goroutines that end together
 )
 
 require go.uber.org/goleak v1.3.0 // tests: no goroutine is left
 
-require github.com/goccy/go-yaml v1.19.2 // settings file
-
 require (
+	github.com/alecthomas/kong v1.17.0 // indirect
 	github.com/andybalholm/brotli v1.2.6 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
@@ -35,6 +31,7 @@ require (
 	github.com/go-faster/errors v0.8.0 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
+	github.com/goccy/go-yaml v1.19.2 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/govalues/decimal v0.1.36 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.30.0 // indirect
@@ -52,6 +49,7 @@ require (
 	github.com/segmentio/asm v1.2.1 // indirect
 	github.com/sethvargo/go-retry v0.5.0 // indirect
 	github.com/shopspring/decimal v1.5.0 // indirect
+	github.com/twmb/franz-go/pkg/sr v1.8.0 // indirect
 	github.com/twmb/franz-go/plugin/kslog v1.0.0 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp v1.47.0 // indirect
@@ -65,6 +63,7 @@ require (
 	go.opentelemetry.io/proto/otlp v1.11.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
 	golang.org/x/net v0.61.0 // indirect
+	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.43.0 // indirect
 	golang.org/x/time v0.16.0 // indirect

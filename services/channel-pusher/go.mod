@@ -15,6 +15,7 @@ require (
 	github.com/bits-and-blooms/bitset v1.24.4 // indirect
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
 	github.com/go-chi/chi/v5 v5.5.0 // indirect
+	github.com/goccy/go-yaml v1.19.2 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/govalues/decimal v0.1.36 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.30.0 // indirect
@@ -25,6 +26,7 @@ require (
 	github.com/prometheus/common v0.72.0 // indirect
 	github.com/prometheus/otlptranslator v1.0.0 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect
+	github.com/twmb/franz-go/pkg/sr v1.8.0 // indirect
 	github.com/twmb/franz-go/plugin/kslog v1.0.0 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp v1.47.0 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace v1.47.0 // indirect
@@ -33,6 +35,7 @@ require (
 	go.opentelemetry.io/otel/sdk/metric v1.47.0 // indirect
 	go.opentelemetry.io/proto/otlp v1.11.0 // indirect
 	golang.org/x/net v0.59.0 // indirect
+	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.48.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260928230214-8a89bd6388cc // indirect
@@ -48,7 +51,6 @@ require (
 	github.com/failsafe-go/failsafe-go v0.9.8 // circuit breaker and backoff
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
-	github.com/goccy/go-yaml v1.19.2 // YAML with line numbers in errors
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/onhand/onhand/simulators v0.0.0 // marketplaces to test against
 	github.com/pierrec/lz4/v4 v4.1.33 // indirect
@@ -56,14 +58,12 @@ require (
 	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topics, offsets and lag
 	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // Kafka in process
 	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // Kafka's own requests, to answer them with faults
-	github.com/twmb/franz-go/pkg/sr v1.8.0 // Schema Registry client
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/otel v1.47.0 // traces and metrics
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
 	go.opentelemetry.io/otel/metric v1.47.0 // instruments
 	go.opentelemetry.io/otel/trace v1.47.0 // spans
 	go.uber.org/goleak v1.3.0 // tests leave no goroutine behind
-	golang.org/x/sync v0.24.0 // goroutines that end together
 	golang.org/x/time v0.16.0 // token buckets
 )
 

@@ -7,7 +7,6 @@ require (
 	github.com/onhand/onhand/schemas v0.0.0 // names of the topics
 	github.com/onhand/onhand/stock v0.0.0 // orders, events and settings as values
 	github.com/onhand/onhand/topics v0.0.0 // records of the topics
-	github.com/twmb/franz-go/pkg/sr v1.8.0 // Schema Registry
 	go.opentelemetry.io/otel v1.47.0 // span attributes and propagation
 	go.opentelemetry.io/otel/metric v1.47.0 // metrics
 	go.opentelemetry.io/otel/trace v1.47.0 // spans
@@ -27,6 +26,7 @@ require (
 	github.com/prometheus/common v0.72.0 // indirect
 	github.com/prometheus/otlptranslator v1.0.0 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect
+	github.com/twmb/franz-go/pkg/sr v1.8.0 // indirect
 	github.com/twmb/franz-go/plugin/kslog v1.0.0 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
 	go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp v1.47.0 // indirect
@@ -37,6 +37,7 @@ require (
 	go.opentelemetry.io/otel/sdk/metric v1.47.0 // indirect
 	go.opentelemetry.io/proto/otlp v1.11.0 // indirect
 	golang.org/x/net v0.59.0 // indirect
+	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260928230214-8a89bd6388cc // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260928230214-8a89bd6388cc // indirect
@@ -63,7 +64,6 @@ require (
 	go.opentelemetry.io/otel/sdk v1.47.0 // records spans in tests
 	go.uber.org/atomic v1.12.0 // indirect
 	go.uber.org/goleak v1.3.0 // goroutines that outlive their tests
-	golang.org/x/sync v0.24.0 // parts of the process together
 	golang.org/x/sys v0.48.0 // indirect
 	golang.org/x/time v0.16.0 // indirect
 	pgregory.net/rapid v1.3.0 // properties of input and of settings files, in tests

@@ -17,7 +17,7 @@ allocator:
   topic: stock.levels
 channel-pusher:
   api: ""
-  admin: ADMIN_ADDR
+  admin: ADMIN_LISTEN
   needs: [tokens]
   topic: ""
 analytics:

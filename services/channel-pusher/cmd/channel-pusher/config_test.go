@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/onhand/onhand/platform/program"
 )
 
 func parse(t *testing.T, yaml string, args ...string) (flags, error) {
@@ -18,7 +20,7 @@ func parse(t *testing.T, yaml string, args ...string) (flags, error) {
 		t.Fatal(err)
 	}
 	var f flags
-	p, err := kong.New(&f, kong.Configuration(yamlFile))
+	p, err := kong.New(&f, program.Options(about())...)
 	if err != nil {
 		t.Fatal(err)
 	}

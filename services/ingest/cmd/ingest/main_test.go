@@ -14,13 +14,15 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/alicebob/miniredis/v2"
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/onhand/onhand/platform/program"
 )
 
 // settingsOf parses arguments as main does.
 func settingsOf(t *testing.T, args ...string) (*flags, error) {
 	t.Helper()
 	f := &flags{}
-	p, err := kong.New(f, kong.Vars{"version": version}, kong.Configuration(yamlFile))
+	p, err := kong.New(f, program.Options(about())...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +60,7 @@ func TestRunFromAFileOfSettings(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, f) }()
+	go func() { done <- f.run(ctx) }()
 	get := func(method, url, body string) int {
 		r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 		if err != nil {
@@ -106,7 +108,7 @@ func TestSettingsAreJudged(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Ingest.MaxBatch, f.Kafka.Brokers = 0, []string{"nowhere"} // kong would stop at the first
-	err = f.validate()
+	err = f.faults()
 	for _, want := range []string{"api-keys-off: not with listen 0.0.0.0:8080", "max-batch", `kafka-brokers "nowhere"`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not said: %v", want, err)
