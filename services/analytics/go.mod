@@ -16,6 +16,8 @@ require (
 	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // Kafka's own requests, to answer them with faults
 	go.opentelemetry.io/otel v1.47.0 // traces and metrics
 	go.opentelemetry.io/otel/metric v1.47.0 // instruments
+	go.opentelemetry.io/otel/sdk v1.47.0 // spans, in tests
+	go.opentelemetry.io/otel/trace v1.47.0 // spans
 )
 
 require go.uber.org/goleak v1.3.0 // tests: no goroutine is left
@@ -57,9 +59,7 @@ require (
 	go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp v1.47.0 // indirect
 	go.opentelemetry.io/otel/exporters/prometheus v0.69.0 // indirect
 	go.opentelemetry.io/otel/log v1.47.0 // indirect
-	go.opentelemetry.io/otel/sdk v1.47.0 // indirect
 	go.opentelemetry.io/otel/sdk/metric v1.47.0 // indirect
-	go.opentelemetry.io/otel/trace v1.47.0 // indirect
 	go.opentelemetry.io/proto/otlp v1.11.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
 	golang.org/x/net v0.61.0 // indirect

@@ -87,6 +87,7 @@ type world struct {
 	client  *kgo.Client
 	codec   *topics.Codec
 	cfg     Config
+	tel     *telemetry.Telemetry
 }
 
 const partitions = 4
@@ -98,7 +99,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	w := &world{T: t, cluster: cluster, kafka: kafka.Config{Brokers: cluster.ListenAddrs(), Replication: -1, Partitions: partitions}}
+	w := &world{T: t, cluster: cluster, kafka: kafka.Config{Brokers: cluster.ListenAddrs(), Replication: -1, Partitions: partitions}, tel: telemetry.Silent()}
 	if w.client, err = w.kafka.Client(telemetry.Silent().Log, "test"); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,7 @@ type instance struct {
 // start runs an instance with the world's settings.
 func (w *world) start() *instance {
 	w.Helper()
-	s, err := New(w.cfg, Deps{Kafka: w.kafka, Codec: w.codec, Telemetry: telemetry.Silent()})
+	s, err := New(w.cfg, Deps{Kafka: w.kafka, Codec: w.codec, Telemetry: w.tel})
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -223,13 +223,14 @@ func (k *sink) insert(ctx context.Context, cut []cutPart) error {
 		n += len(cut[i].records)
 	}
 	text := intent(spans)
-	faults := k.encode(func(yield func(*kgo.Record)) {
+	each := func(yield func(*kgo.Record)) {
 		for i := range cut {
 			for _, r := range cut[i].records {
 				yield(r)
 			}
 		}
-	})
+	}
+	faults := k.encode(each)
 	switch err := k.s.commit(ctx, cut, text, true, func(c *cutPart) int64 { return c.records[0].Offset }); {
 	case errors.Is(err, errLost):
 		k.giveBack(cut)
@@ -237,7 +238,10 @@ func (k *sink) insert(ctx context.Context, cut []cutPart) error {
 	case err != nil:
 		return err
 	}
-	if err := k.send(ctx, text, faults); err != nil {
+	traced := k.startSpans(each)
+	err := k.send(ctx, text, faults)
+	traced.end(err)
+	if err != nil {
 		return err
 	}
 	if err := k.s.commit(ctx, cut, "", false, func(c *cutPart) int64 { return c.records[len(c.records)-1].Offset + 1 }); err != nil {
@@ -305,12 +309,16 @@ func (k *sink) redo(ctx context.Context, r *recovery) error {
 	if err != nil {
 		return err
 	}
-	faults := k.encode(func(yield func(*kgo.Record)) {
+	each := func(yield func(*kgo.Record)) {
 		for _, rec := range records {
 			yield(rec)
 		}
-	})
-	if err := k.send(ctx, r.text, faults); err != nil {
+	}
+	faults := k.encode(each)
+	traced := k.startSpans(each)
+	err = k.send(ctx, r.text, faults)
+	traced.end(err)
+	if err != nil {
 		return err
 	}
 	k.redone.Add(1)
