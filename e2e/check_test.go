@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -317,7 +318,7 @@ func (d *day) targets(ctx context.Context, p *allinone.Process, levels map[strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	units := int64(0)
+	units, told := int64(0), 0
 	for ch, skus := range want {
 		if len(skus) != len(got[ch]) {
 			t.Errorf("%s has %d targets, want %d", ch, len(got[ch]), len(skus))
@@ -328,6 +329,9 @@ func (d *day) targets(ctx context.Context, p *allinone.Process, levels map[strin
 			}
 			if shown, _ := d.markets.Shown(ch, external[ch][sku]); shown != n {
 				t.Errorf("%s shows %d of %s, want %d", ch, shown, sku, n)
+				if told++; told <= 3 {
+					d.history(ctx, ch, sku)
+				}
 			}
 			units += n
 		}
@@ -385,4 +389,23 @@ func (d *day) rejected(ctx context.Context) {
 			d.t.Errorf("stock.rejected lacks %q", b)
 		}
 	}
+}
+
+// history logs the last targets of a SKU at a channel, and what was written.
+func (d *day) history(ctx context.Context, channel, sku string) {
+	var lines []string
+	for _, r := range d.read(ctx, schemas.TargetsTopic(channel)) {
+		if x, err := topics.DecodeTarget(r.Value); err == nil && x.SKU == sku {
+			lines = append(lines, fmt.Sprintf("%s target %d/%d: %d, level %d, settings %d, sold %d, restored %d", r.Timestamp.Format(time.StampMilli), r.Partition, r.Offset,
+				x.Quantity, x.LevelVersion, x.SettingsVersion, x.Sold, x.Restored))
+		}
+	}
+	for _, r := range d.read(ctx, schemas.ChannelWrites) {
+		if x, err := topics.DecodeWrite(r.Value); err == nil && x.SKU == sku && x.Channel == channel {
+			lines = append(lines, fmt.Sprintf("%s write %s: %s %s, quantity %d, delta %d, expected %d, shown %d %t, level %d, settings %d", r.Timestamp.Format(time.StampMilli), x.WriteID,
+				x.Outcome, x.ErrorCode, x.Quantity, x.Delta, x.Expected, x.Shown, x.ShownKnown, x.LevelVersion, x.SettingsVersion))
+		}
+	}
+	slices.Sort(lines)
+	d.t.Logf("%s at %s:\n%s", sku, channel, strings.Join(lines[max(0, len(lines)-30):], "\n"))
 }

@@ -82,12 +82,13 @@ type day struct {
 	kafka   *kgo.Client
 
 	mu  sync.Mutex
-	bad map[string]bool // bytes that must be in stock.rejected
+	bad map[string]bool   // bytes that must be in stock.rejected
+	fed map[string][]byte // what feed gave to Kafka, by order
 }
 
 func newDay(t *testing.T, s *site) *day {
 	t.Helper()
-	d := &day{site: s, t: t, books: newBooks(), dawn: time.Now().Add(-24 * time.Hour).Truncate(time.Second), bad: map[string]bool{}}
+	d := &day{site: s, t: t, books: newBooks(), dawn: time.Now().Add(-24 * time.Hour).Truncate(time.Second), bad: map[string]bool{}, fed: map[string][]byte{}}
 	var err error
 	d.markets, err = marketplace.New(marketplace.Config{Ingest: s.url(), APIKey: apiKey, Seed: 7})
 	if err != nil {
@@ -103,11 +104,19 @@ func newDay(t *testing.T, s *site) *day {
 			t.Errorf("stop of the marketplaces: %v", err)
 		}
 	})
-	if d.kafka, err = s.spec.kafka().Client(s.tel.Log, "e2e"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.kafka.Close)
+	d.connect()
 	return d
+}
+
+// connect makes the day's own Kafka client.
+func (d *day) connect() {
+	d.t.Helper()
+	c, err := d.spec.kafka().Client(d.tel.Log, "e2e")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.kafka = c
+	d.t.Cleanup(c.Close)
 }
 
 // tick is the next second of the day.
@@ -228,6 +237,20 @@ func (d *day) open(rng *rand.Rand) {
 			d.books.page(sku).shelf("main").safety = n
 		}
 	}
+	d.tell(rng, facts...)
+}
+
+// deliver brings each SKU some units.
+func (d *day) deliver(rng *rand.Rand) {
+	var facts []fact
+	d.books.mu.Lock()
+	for i := range skuCount {
+		sku, at, units := skuName(i), d.tick(), 30+rng.Int64N(30)
+		facts = append(facts, d.fact("receipt_received", sku, "main", at, units))
+		d.books.event(sku)
+		d.books.move(sku, "main", at, units)
+	}
+	d.books.mu.Unlock()
 	d.tell(rng, facts...)
 }
 
@@ -424,6 +447,7 @@ func (d *day) feed(rng *rand.Rand) {
 		"lines": []any{map[string]any{"id": "1", "sku": sku, "quantity": n, "unit_price": "4.20", "location": "main"}}})
 	d.books.mu.Lock()
 	d.books.sale("feed", order, "1", sku, "main", n)
+	d.fed[order] = value
 	d.books.mu.Unlock()
 	for range 1 + rng.IntN(2) {
 		d.produce(schemas.OrdersIn, order, value)
@@ -587,6 +611,7 @@ func (d *day) run() *allinone.Process {
 	if d.hurt != nil {
 		t.Log("kill of every service")
 		d.world(400, channels, 300, func() { d.hurt(t) })
+		d.deliver(rng)
 	}
 	d.world(500, channels, 300, nil)
 	for _, ch := range channels {
@@ -597,17 +622,12 @@ func (d *day) run() *allinone.Process {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	if err := d.markets.Drain(ctx); err != nil {
-		t.Fatalf("the marketplaces have not reported all: %v", err)
-	}
 	p := d.settle(t)
-	d.quiet(p)
+	d.rest(p)
 	return p
 }
 
-func (d *day) quiet(p *allinone.Process) {
+func (d *day) quiet(p interface{ Quiesce(context.Context) error }) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), 3*time.Minute)
 	defer cancel()
@@ -632,6 +652,8 @@ func (d *day) eventually(what string, holds func() bool) {
 // traced follows one sale by its trace through all stages.
 func (d *day) traced(p *allinone.Process, spans *tracetest.InMemoryExporter) {
 	d.t.Helper()
+	d.deliver(rand.New(rand.NewPCG(12, 1))) // so that a sale changes what is shown
+	d.quiet(p)
 	const id = "0af7651916cd43dd8448eb211c80319c"
 	order := d.id("traced")
 	body, _ := json.Marshal(map[string]any{"id": order, "channel": "shop", "placed_at": d.clock(d.tick()), "currency": "EUR",

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -112,6 +113,7 @@ func serve(text string) error {
 type child struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
+	url   string
 }
 
 func startChild(t *testing.T, s spec) *child {
@@ -137,11 +139,40 @@ func startChild(t *testing.T, s spec) *child {
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.HasPrefix(line, "http") {
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, "http") {
 		_ = c.cmd.Process.Kill()
 		t.Fatalf("services %v did not start: %q %v %v", s.Services, line, err, c.cmd.Wait())
 	}
+	c.url = strings.TrimSpace(line)
 	return c
+}
+
+// ready waits until the process says so itself.
+func (c *child) ready(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	for {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url+"/readyz", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(r)
+		var text []byte
+		if err == nil {
+			text, err = io.ReadAll(res.Body)
+			_ = res.Body.Close()
+			if err == nil && res.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s is not ready: %s %v", c.url, text, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // stop asks the process to end, and waits.
@@ -286,6 +317,7 @@ func realSite(t *testing.T, tel *telemetry.Telemetry) *site {
 				t.Errorf("stop of %s: %v", name, err)
 			}
 			start(t, name)
+			children[name].ready(t)
 		}
 	}
 	s.hurt = func(t *testing.T) {
@@ -294,6 +326,9 @@ func realSite(t *testing.T, tel *telemetry.Telemetry) *site {
 		}
 		for _, name := range allinone.All() {
 			start(t, name)
+		}
+		for _, c := range children { // Kafka waits for the dead first
+			c.ready(t)
 		}
 	}
 	s.settle = func(t *testing.T) *allinone.Process {
