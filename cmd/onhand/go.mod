@@ -23,7 +23,7 @@ require (
 	google.golang.org/protobuf v1.36.12 // JSON view of messages
 )
 
-require github.com/rogpeppe/go-internal v1.16.0
+require github.com/rogpeppe/go-internal v1.16.0 // testscript: the command as its users run it
 
 require (
 	github.com/ClickHouse/ch-go v0.74.0 // indirect
