@@ -197,8 +197,10 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 	cfg := allinone.DefaultConfig()
 	cfg.Services, cfg.Listen, cfg.Console = c.Services, c.Listen, true
 	cfg.Ingest.AllowPrivateChannels, cfg.Pusher.AllowPrivate = c.Demo, c.Demo
-	cfg.Pusher.DriftGrace = time.Millisecond // the marketplaces report at once, by this machine's clock
-	cfg.Ingest.RequestsPerSecond = 0         // one user, this machine's
+	if c.Demo { // a replay packs hours into seconds: what is on its way then looks like drift, and a repair would put sold units back
+		cfg.Pusher.DriftSample, cfg.Pusher.DriftGrace = 0, time.Millisecond
+	}
+	cfg.Ingest.RequestsPerSecond = 0 // one user, this machine's
 	cfg.Analytics.ClickHouse.URL = u.parts.clickhouse
 	deps := allinone.Deps{
 		Kafka: u.parts.kafka, Redis: client, Registry: reg, Telemetry: tel, Keys: keys, ConsoleSecret: []byte(u.key), Version: releaseName(),

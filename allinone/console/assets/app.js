@@ -98,8 +98,8 @@ function answer(d) {
       box.append(sum, ol); out.push(box);
     }
   }
-  const sold = (a.sold || []).filter((s) => s.units);
-  if (sold.length) { out.push(el("h3", "Sold since the beginning")); out.push(table(["Channel", "units"], sold.map((s) => [s.channel, s.units]))); }
+  const sold = Object.entries(a.sold || {}).filter(([, units]) => units);
+  if (sold.length) { out.push(el("h3", "Sold since the beginning")); out.push(table(["Channel", "units"], sold)); }
   return out;
 }
 
