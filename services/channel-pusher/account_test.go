@@ -853,3 +853,28 @@ func TestDoubtAfterAStartIsSetRight(t *testing.T) {
 		})
 	}
 }
+
+// After a crash, a first target may stand for all that came in meanwhile: sales that the channel already shows less for, and later events.
+func TestSalesBehindALaterEventAreNotSoldAgain(t *testing.T) {
+	for _, op := range []catalog.Operation{catalog.Delta, catalog.CompareAndSet} {
+		inBubble(t, func(t *testing.T) {
+			r := newRig(still(), catalog.Channel{Operation: op})
+			defer r.stop()
+			r.shown["a"] = 4 // six more units sold than the ledger knows, just before
+			received := time.Now().UnixMicro()
+			r.target("a", 10, 1, 5)
+			r.settle(t)
+			pass(time.Minute)
+			r.account.mu.Lock()
+			now := time.Now().UnixMicro()
+			r.account.offer(r.part, r.off, "a", "a", target{quantity: 8, levelVersion: 9, sold: 11, received: now, oldest: received, decided: now})
+			r.off++
+			r.account.mu.Unlock()
+			r.account.nudge()
+			r.settle(t)
+			if got := r.at("a"); got != 8 {
+				t.Errorf("operation %d: shows %d, want 8", op, got)
+			}
+		})
+	}
+}
