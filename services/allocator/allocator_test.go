@@ -612,6 +612,26 @@ func TestTraceGoesOn(t *testing.T) {
 	}
 }
 
+func TestMetricsAreServed(t *testing.T) {
+	b := newBench(t)
+	b.shop()
+	b.start()
+	b.levels(level("A", 1, 5))
+	b.shows(map[string]allocation.Units{"amz/A": 5, "shop/A": 5})
+	b.until("every metric", func() bool {
+		rec := httptest.NewRecorder()
+		b.tel.Metrics.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+		for _, want := range []string{
+			"onhand_allocator_batch_seconds_count{", "onhand_allocator_levels_total{", "onhand_allocator_targets_total{", "onhand_allocator_lag_records{", "onhand_allocator_rejected_records_total{",
+		} {
+			if !strings.Contains(rec.Body.String(), "\n"+want) {
+				return false
+			}
+		}
+		return strings.Contains(rec.Body.String(), `le="0.001"`) // buckets of seconds, not of the thousands that are the default
+	})
+}
+
 func TestConfigFaultsAreReportedTogether(t *testing.T) {
 	err := allocator.Config{WriteMax: -1}.Validate()
 	for _, want := range []string{"group", "poll-max", "write-max", "write-limit"} {

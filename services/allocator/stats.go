@@ -47,7 +47,8 @@ func (s *Service) observe() (stop func(), err error) {
 	m := s.deps.Telemetry.Meter
 	c := &s.stats
 	if c.duration, err = m.Float64Histogram("onhand_allocator_batch_seconds", metric.WithUnit("s"),
-		metric.WithDescription("From taking levels in to Kafka's acknowledgement of their targets.")); err != nil {
+		metric.WithDescription("From taking levels in to Kafka's acknowledgement of their targets."),
+		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30)); err != nil {
 		return nil, err
 	}
 	var all []metric.Observable

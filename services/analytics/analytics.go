@@ -153,7 +153,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	s.insertsTotal, errs[1] = m.Int64Counter("onhand_analytics_inserts_total", metric.WithDescription("Inserts that ClickHouse acknowledged, by table."))
 	s.retriesTotal, errs[2] = m.Int64Counter("onhand_analytics_retries_total", metric.WithDescription("Inserts that were sent again, by table."))
 	s.rejectedTotal, errs[3] = m.Int64Counter("onhand_analytics_rejected_total", metric.WithDescription("Records sent to stock.rejected, by reason."))
-	s.insertSeconds, errs[4] = m.Float64Histogram("onhand_analytics_insert_seconds", metric.WithDescription("Time of one insert."), metric.WithUnit("s"))
+	s.insertSeconds, errs[4] = m.Float64Histogram("onhand_analytics_insert_seconds", metric.WithDescription("Time of one insert."), metric.WithUnit("s"),
+		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30))
 	lag, err := m.Int64ObservableGauge("onhand_analytics_lag_records", metric.WithDescription("Records of the partitions held that are not in ClickHouse yet."))
 	if err := errors.Join(append(errs[:], err)...); err != nil {
 		return nil, fmt.Errorf("analytics metrics: %w", err)

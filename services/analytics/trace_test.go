@@ -1,6 +1,9 @@
 package analytics
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -82,4 +85,13 @@ func TestTraceEndsInClickHouse(t *testing.T) {
 		t.Errorf("%d spans, want one of the record's trace", len(ended))
 	}
 	w.exactly("stock_events", 1)
+	rec := httptest.NewRecorder()
+	tel.Metrics.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	for _, want := range []string{
+		`onhand_analytics_rows_total{`, `onhand_analytics_retries_total{`, `onhand_analytics_lag_records{`, `onhand_analytics_insert_seconds_count{`,
+	} {
+		if !strings.Contains(rec.Body.String(), "\n"+want) {
+			t.Errorf("/metrics has no %s", want)
+		}
+	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 
@@ -62,14 +64,15 @@ type outlet interface {
 
 // engine is what all accounts share.
 type engine struct {
-	cfg      Config
-	out      outlet
-	adapters map[string]adapter.Adapter
-	secret   func(name string) (string, error)
-	tracer   trace.Tracer
-	log      *slog.Logger
-	flights  context.Context // ends when requests under way must be given up
-	recent   recent
+	cfg         Config
+	out         outlet
+	adapters    map[string]adapter.Adapter
+	secret      func(name string) (string, error)
+	tracer      trace.Tracer
+	log         *slog.Logger
+	flights     context.Context // ends when requests under way must be given up
+	recent      recent
+	syncLatency metric.Float64Histogram // nil when nobody measures
 }
 
 // account is the queue of one channel account and what is known of it.
@@ -113,13 +116,14 @@ type account struct {
 	timeout      time.Duration
 	stats        ChannelStats
 	latency      *hdrhistogram.Histogram
+	measured     metric.MeasurementOption // the attributes of its metrics
 	lastErr      string
 }
 
 func newAccount(e *engine, id string) *account {
 	a := &account{
 		engine: e, id: id, wake: make(chan struct{}, 1), items: make(map[string]*item), parts: make(map[int32]*partition),
-		limiter: rate.NewLimiter(rate.Inf, 1), latency: hdrhistogram.New(1, maxLatency, 2), stats: ChannelStats{Channel: id},
+		limiter: rate.NewLimiter(rate.Inf, 1), latency: hdrhistogram.New(1, maxLatency, 2), measured: metric.WithAttributeSet(attribute.NewSet(attribute.String("channel", id))), stats: ChannelStats{Channel: id},
 		nextSample: time.Now().Add(e.cfg.DriftEvery),
 	}
 	a.ready.less = func(x, y *item) bool { return x.before(y) }

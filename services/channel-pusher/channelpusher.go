@@ -251,7 +251,7 @@ func (s *Service) consume(ctx context.Context) {
 		fetches.EachTopic(func(t kgo.FetchTopic) {
 			channel := strings.TrimPrefix(t.Topic, schemas.TargetsPrefix)
 			a := s.account(channel)
-			t.EachPartition(func(p kgo.FetchPartition) { s.take(a, t.Topic, p.Partition, p.Records) })
+			t.EachPartition(func(p kgo.FetchPartition) { s.take(a, t.Topic, p.Partition, p.Records, p.HighWatermark) })
 			touched = append(touched, a)
 		})
 		for _, a := range touched {
@@ -262,7 +262,7 @@ func (s *Service) consume(ctx context.Context) {
 }
 
 // take gives one partition's records to its account.
-func (s *Service) take(a *account, topic string, partition int32, records []*kgo.Record) {
+func (s *Service) take(a *account, topic string, partition int32, records []*kgo.Record, high int64) {
 	if len(records) == 0 {
 		return
 	}
@@ -272,6 +272,7 @@ func (s *Service) take(a *account, topic string, partition int32, records []*kgo
 	var bad []*kgo.Record
 	a.mu.Lock()
 	p := a.partition(topic, partition, settled)
+	p.high = max(p.high, high)
 	for _, r := range records {
 		if len(r.Value) == 0 {
 			a.removed(p, r.Offset, string(r.Key))

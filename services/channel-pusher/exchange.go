@@ -103,9 +103,7 @@ func (a *account) finishWrite(j *job, results []adapter.ItemResult) {
 		case adapter.Applied:
 			res = a.result(it, write.Applied, "", "", acked)
 			a.stats.Applied++
-			if it.sent.oldest > 0 {
-				_ = a.latency.RecordValue(min(max(acked-it.sent.oldest, 1), maxLatency)) // within bounds by construction
-			}
+			a.synced(it, acked)
 			if it.op.kind == catalog.Absolute || it.op.anchored {
 				it.readAt, it.exact = acked, true
 			}
@@ -155,6 +153,18 @@ func (a *account) finishWrite(j *job, results []adapter.ItemResult) {
 	}
 	a.recent.add(out)
 	a.report(out, settled)
+}
+
+// synced counts the time from the receipt of the oldest event behind a write to the channel's answer, when there is one. The caller holds mu.
+func (a *account) synced(it *item, acked int64) {
+	if it.sent.oldest <= 0 {
+		return
+	}
+	us := min(max(acked-it.sent.oldest, 1), maxLatency)
+	_ = a.latency.RecordValue(us) // within bounds by construction
+	if a.syncLatency != nil {
+		a.syncLatency.Record(context.Background(), float64(us)/1e6, a.measured)
+	}
 }
 
 // rest ends an item's write: it is clean, or its newer target is next.

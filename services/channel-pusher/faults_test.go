@@ -3,6 +3,9 @@ package channelpusher
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -239,6 +242,27 @@ func TestTraceGoesThrough(t *testing.T) {
 		}
 		if string(r.Key) == "b" && sc.IsValid() {
 			t.Error("an untraced target's result carries trace context")
+		}
+	}
+}
+
+// The metrics endpoint shows the stage: what is written, how late, and what waits.
+func TestMetricsAreServed(t *testing.T) {
+	token(t)
+	w := newWorld(t)
+	w.channel(catalog.Channel{ID: "shop"})
+	w.start(quick())
+	w.produce(w.record(allocation.Target{SKU: "a", Channel: "shop", Quantity: 4, OldestReceivedAt: time.Now().UnixMicro()}))
+	w.shows("shop", "a", 4)
+	w.until("all is settled", func() bool { return w.lag() == 0 })
+	rec := httptest.NewRecorder()
+	w.tel.Metrics.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	for _, want := range []string{
+		`onhand_channel_pusher_sync_latency_seconds_count{channel="shop"`, `onhand_channel_pusher_lag_records{channel="shop"`,
+		`onhand_channel_pusher_backlog_items{channel="shop"`, `onhand_channel_pusher_failures_requests_total{channel="shop"`, `onhand_channel_pusher_writes_items_total{channel="shop"`,
+	} {
+		if !strings.Contains(rec.Body.String(), "\n"+want) {
+			t.Errorf("no %s in\n%s", want, rec.Body)
 		}
 	}
 }

@@ -213,6 +213,7 @@ type partition struct {
 	id       int32
 	settled  int64 // the group's committed offset when the partition came: earlier targets are only remembered
 	next     int64 // offset after the last consumed record
+	high     int64 // end of the partition, as far as fetches have told
 	stored   int64 // last commit that succeeded
 	first    int64 // sequence number of open[0]
 	open     []openTarget

@@ -49,9 +49,7 @@ func (a *account) finishRead(j *job, got []adapter.Shown) {
 			res := a.result(it, write.Applied, "", "", now.UnixMicro())
 			res.Shown, res.ShownKnown = event.Units(got[i].Quantity), true
 			a.stats.Applied++
-			if it.sent.oldest > 0 {
-				_ = a.latency.RecordValue(min(max(now.UnixMicro()-it.sent.oldest, 1), maxLatency)) // within bounds by construction
-			}
+			a.synced(it, now.UnixMicro())
 			out = append(out, outcome{res: res})
 			settled = append(settled, openSeq{it.part, it.seq})
 			it.lastID = ""

@@ -65,10 +65,11 @@ func (c *Counts) add(o *Counts) {
 type ChannelStats struct {
 	Channel string
 	Counts
-	SKUs      int // known targets
-	Backlog   int // targets queued, delayed or to be read back
-	InFlight  int // requests under way
-	Doubtful  int // SKUs that may show too little until they have been looked at: they sold while a restart found out what is shown
+	SKUs      int   // known targets
+	Backlog   int   // targets queued, delayed or to be read back
+	Lag       int64 // targets in Kafka and not taken in yet, as far as fetches have told
+	InFlight  int   // requests under way
+	Doubtful  int   // SKUs that may show too little until they have been looked at: they sold while a restart found out what is shown
 	Paused    bool
 	Breaker   string // closed, open or half-open
 	LastError string
@@ -143,6 +144,9 @@ func (a *account) snapshot(all *hdrhistogram.Histogram) ChannelStats {
 	defer a.mu.Unlock()
 	s := a.stats
 	s.SKUs, s.InFlight, s.Doubtful, s.LastError = len(a.items), a.inFlight, a.doubtful, a.lastErr
+	for _, p := range a.parts {
+		s.Lag += max(0, p.high-p.next)
+	}
 	s.Backlog = a.ready.len() + a.later.len() + len(a.reads)
 	s.Paused = a.conf != nil && a.conf.Paused
 	s.Breaker = a.breaker.State().String()
@@ -181,34 +185,39 @@ func (s *Service) statsAndLatencies() (Stats, *hdrhistogram.Histogram) {
 
 // meter publishes the stats as metrics.
 func (s *Service) meter(m metric.Meter) error {
-	const prefix = "onhand_channel_pusher_"
 	var err error
 	counter := func(name, help string) metric.Int64ObservableCounter {
-		c, e := m.Int64ObservableCounter(prefix+name, metric.WithDescription(help))
+		c, e := m.Int64ObservableCounter(name, metric.WithDescription(help))
 		if e != nil {
 			err = e
 		}
 		return c
 	}
 	gauge := func(name, help string) metric.Int64ObservableGauge {
-		g, e := m.Int64ObservableGauge(prefix+name, metric.WithDescription(help))
+		g, e := m.Int64ObservableGauge(name, metric.WithDescription(help))
 		if e != nil {
 			err = e
 		}
 		return g
 	}
-	writes := counter("writes_items", "Items written, by outcome.")
-	retries := counter("retries_items", "Items sent or read again.")
-	superseded := counter("superseded_targets", "Targets that a newer one replaced before they were settled.")
-	requests := counter("requests", "Requests to the channel.")
-	failures := counter("failures_requests", "Requests that failed as a whole.")
-	throttled := counter("throttled_requests", "Requests that the channel refused for their number.")
-	drift := counter("drift_items", "Items found to show something else than they should.")
-	rejected := counter("rejected_records", "Targets that could not be read.")
-	backlog := gauge("backlog_items", "Targets that wait to be written.")
-	inFlight := gauge("in_flight_requests", "Requests under way.")
-	p99, e := m.Float64ObservableGauge(prefix+"sync_latency_p99_seconds", metric.WithDescription("99th percentile since the start of acked_at - oldest_received_at."))
+	writes := counter("onhand_channel_pusher_writes_items", "Items written, by outcome.")
+	retries := counter("onhand_channel_pusher_retries_items", "Items sent or read again.")
+	superseded := counter("onhand_channel_pusher_superseded_targets", "Targets that a newer one replaced before they were settled.")
+	requests := counter("onhand_channel_pusher_requests", "Requests to the channel.")
+	failures := counter("onhand_channel_pusher_failures_requests", "Requests that failed as a whole.")
+	throttled := counter("onhand_channel_pusher_throttled_requests", "Requests that the channel refused for their number.")
+	drift := counter("onhand_channel_pusher_drift_items", "Items found to show something else than they should.")
+	rejected := counter("onhand_channel_pusher_rejected_records", "Targets that could not be read.")
+	backlog := gauge("onhand_channel_pusher_backlog_items", "Targets that wait to be written.")
+	lag := gauge("onhand_channel_pusher_lag_records", "Targets in Kafka and not taken in yet.")
+	inFlight := gauge("onhand_channel_pusher_in_flight_requests", "Requests under way.")
+	p99, e := m.Float64ObservableGauge("onhand_channel_pusher_sync_latency_p99_seconds", metric.WithDescription("99th percentile since the start of acked_at - oldest_received_at."))
 	if e != nil {
+		err = e
+	}
+	if s.engine.syncLatency, e = m.Float64Histogram("onhand_channel_pusher_sync_latency_seconds", metric.WithUnit("s"),
+		metric.WithDescription("acked_at - oldest_received_at: from the receipt of the oldest event behind a write to the channel's answer."),
+		metric.WithExplicitBucketBoundaries(.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300)); e != nil {
 		err = e
 	}
 	if err != nil {
@@ -233,11 +242,12 @@ func (s *Service) meter(m metric.Meter) error {
 			o.ObserveInt64(failures, c.Failures, at)
 			o.ObserveInt64(throttled, c.Throttled, at)
 			o.ObserveInt64(drift, c.Drift, at)
+			o.ObserveInt64(lag, c.Lag, at)
 			o.ObserveInt64(backlog, int64(c.Backlog), at)
 			o.ObserveInt64(inFlight, int64(c.InFlight), at)
 			o.ObserveFloat64(p99, c.Latency.P99.Seconds(), at)
 		}
 		return nil
-	}, writes, retries, superseded, requests, failures, throttled, drift, rejected, backlog, inFlight, p99)
+	}, writes, retries, superseded, requests, failures, throttled, drift, rejected, lag, backlog, inFlight, p99)
 	return err
 }

@@ -53,6 +53,7 @@ type Service struct {
 	idem     *idempotency
 	seed     maphash.Seed
 	stats    counters
+	behind   behind // in orders.in
 	metrics  *instruments
 
 	applying sync.Mutex    // one change of the catalog at a time
@@ -102,9 +103,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 }
 
 // Run consumes orders.in and serves the routes until ctx ends; then it lets requests under way finish and closes the producer.
-func (s *Service) Run(ctx context.Context) error {
+func (s *Service) Run(ctx context.Context) (err error) {
+	unobserve, err := s.behind.observe(s.tel.Meter)
+	if err != nil {
+		return fmt.Errorf("ingest: metrics: %w", err)
+	}
+	defer func() { err = errors.Join(err, unobserve()) }()
 	s.running.Store(true)
-	err := s.consumeOrders(ctx)
+	err = s.consumeOrders(ctx)
 	if err != nil {
 		err = fmt.Errorf("ingest: %w", err)
 	} else {

@@ -23,7 +23,7 @@ const pollRecords = 1000
 func (s *Service) consumeOrders(ctx context.Context) error {
 	client, err := s.deps.Kafka.Client(s.tel.Log, "onhand-ingest", kgo.ConsumerGroup(Group), kgo.ConsumeTopics(schemas.OrdersIn),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { s.joined.Store(true) }))
+		kgo.OnPartitionsRevoked(s.lost), kgo.OnPartitionsLost(s.lost), kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { s.joined.Store(true) }))
 	if err != nil {
 		return err
 	}
@@ -46,8 +46,17 @@ func (s *Service) consumeOrders(ctx context.Context) error {
 				s.tel.Log.Warn("offsets not committed; the records are read again, which the ledger notices by their ids", "topic", schemas.OrdersIn, "err", err)
 			}
 		}
+		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+			if n := len(p.Records); n > 0 {
+				s.behind.set(p.Partition, max(0, p.HighWatermark-p.Records[n-1].Offset-1))
+			}
+		})
 		client.AllowRebalance()
 	}
+}
+
+func (s *Service) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+	s.behind.forget(gone[schemas.OrdersIn])
 }
 
 // takeRecords produces what recs hold, and tries again until Kafka has acknowledged or ctx ends.

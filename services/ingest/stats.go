@@ -1,7 +1,9 @@
 package ingest
 
 import (
+	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/metric"
@@ -20,6 +22,7 @@ type Stats struct {
 	LastReceivedAt   int64 // Unix microseconds; 0 when nothing came in yet
 	Unavailable      int64 // requests that Kafka or Redis failed
 	OrdersInRejected int64 // records of orders.in that went to stock.rejected
+	OrdersInLag      int64 // records of orders.in that are not taken in yet, as far as fetches have told
 }
 
 type counters struct {
@@ -33,6 +36,7 @@ func (s *Service) Stats() Stats {
 		Orders: c.orders.Load(), Lines: c.lines.Load(), Events: c.events.Load(), Rejected: c.rejected.Load(), Duplicates: c.duplicates.Load(),
 		DuplicatesByKey: c.byKey.Load(), SettingsChanged: c.settings.Load(), Bytes: c.bytes.Load(), LastReceivedAt: c.last.Load(),
 		Unavailable: c.unavailable.Load(), OrdersInRejected: c.ordersIn.Load(),
+		OrdersInLag: s.behind.total(),
 	}
 }
 
@@ -66,4 +70,52 @@ func newInstruments(m metric.Meter) (*instruments, error) {
 		ack:      seconds("onhand_ingest_ack_duration", "Time until Kafka had acknowledged a batch."),
 	}
 	return i, errors.Join(errs...)
+}
+
+// behind is how many records of orders.in are not taken in yet, by partition held.
+type behind struct {
+	mu sync.Mutex
+	of map[int32]int64
+}
+
+func (b *behind) set(partition int32, n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.of == nil {
+		b.of = make(map[int32]int64)
+	}
+	b.of[partition] = n
+}
+
+func (b *behind) forget(partitions []int32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, p := range partitions {
+		delete(b.of, p)
+	}
+}
+
+func (b *behind) total() (n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, x := range b.of {
+		n += x
+	}
+	return n
+}
+
+// observe publishes the lag as a metric, until stop.
+func (b *behind) observe(m metric.Meter) (stop func() error, err error) {
+	lag, err := m.Int64ObservableGauge("onhand_ingest_lag_records", metric.WithDescription("Records of orders.in not taken in yet, of the partitions held."))
+	if err != nil {
+		return nil, err
+	}
+	reg, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		o.ObserveInt64(lag, b.total())
+		return nil
+	}, lag)
+	if err != nil {
+		return nil, err
+	}
+	return reg.Unregister, nil
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -92,6 +94,19 @@ func TestRunFromAFileOfSettings(t *testing.T) {
 	}{{"POST", "/v1/orders", order, 202}, {"GET", "/v1/nothing", "", 404}, {"PATCH", "/v1/orders", "", 405}, {"GET", "/openapi.json", "", 200}} {
 		if got := get(tt.method, "http://"+api+tt.path, tt.body); got != tt.want {
 			t.Errorf("%s %s: status %d, want %d", tt.method, tt.path, got, tt.want)
+		}
+	}
+	res, err := http.Get("http://" + admin + "/metrics") //nolint:noctx // bounded by the test
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := io.ReadAll(res.Body)
+	if err := errors.Join(err, res.Body.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"onhand_ingest_orders_total{", "onhand_ingest_ack_duration_seconds_count{", "onhand_ingest_request_duration_seconds_count{", "onhand_ingest_lag_records{", "onhand_ingest_received_bytes_total{"} {
+		if !strings.Contains(string(metrics), "\n"+want) {
+			t.Errorf("/metrics has no %s", want)
 		}
 	}
 	http.DefaultClient.CloseIdleConnections()
