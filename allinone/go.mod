@@ -84,7 +84,7 @@ require (
 )
 
 require (
-	github.com/alicebob/miniredis/v2 v2.40.0 // indirect
+	github.com/alicebob/miniredis/v2 v2.40.0 // an in-process Redis, in tests
 	github.com/ebitengine/purego v0.11.3 // indirect
 	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // indirect
 	github.com/yuin/gopher-lua v1.1.1 // indirect

@@ -232,7 +232,8 @@ func Targets(ctx context.Context, cfg kafka.Config, channels []string) (map[stri
 	if len(names) == 0 {
 		return out, nil
 	}
-	client, err := cfg.Client(slog.New(slog.DiscardHandler), "onhand-reconcile", kgo.ConsumeTopics(names...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	client, err := cfg.Client(slog.New(slog.DiscardHandler), "onhand-reconcile", kgo.ConsumeTopics(names...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchMaxBytes(4<<20), kgo.FetchMaxPartitionBytes(256<<10), kgo.MaxBufferedRecords(20_000))
 	if err != nil {
 		return nil, err
 	}

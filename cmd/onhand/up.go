@@ -61,6 +61,9 @@ type upCmd struct {
 
 func (c *upCmd) isExternal(part string) bool { return slices.Contains(c.External, part) }
 
+// softLimit is the size of Go's memory from which its collector works harder; the ClickHouse engine has a limit of its own.
+const softLimit = 640 << 20
+
 // least is the free space below which Onhand does not start, and stops: a full disk must not cut a write short.
 const least = 200 << 20
 
@@ -122,6 +125,9 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	if os.Getenv("GOGC") == "" { // one process holds what would be ten: memory is dearer than the collector's time
 		debug.SetGCPercent(50)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(softLimit)
 	}
 	began := time.Now()
 	u := &running{cmd: c, s: s, say: say, log: tel.Log, key: key}
