@@ -79,10 +79,11 @@ func show(f Figure) string {
 			if v >= 1000 {
 				text = report.Count(v)
 			}
+			text += " " + unit
 			if f.Spread[unit] >= 0.01 {
 				text += fmt.Sprintf(" ±%.0f%%", 50*f.Spread[unit])
 			}
-			parts = append(parts, text+" "+unit)
+			parts = append(parts, text)
 		}
 	}
 	known := []string{"ns/op", "B/op", "allocs/op"}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -33,10 +34,14 @@ var channels = []string{
 
 const key = "bench-0123456789abcdef0123456789abcdef"
 
+// memoryLimit is what onhand up has Go's collector aim at.
+const memoryLimit = 640 << 20
+
 // system is Onhand on embedded parts, with the settings of onhand up, in this process.
 type system struct {
 	*allinone.Process
 	kafka kafka.Config
+	house string // URL of ClickHouse
 	tel   *telemetry.Telemetry
 	stops []func() error
 }
@@ -51,6 +56,8 @@ func (s *system) stop() error {
 }
 
 func startSystem(ctx context.Context, root, dir string, traced float64) (s *system, err error) {
+	debug.SetGCPercent(50)            // as onhand up does
+	debug.SetMemoryLimit(memoryLimit)
 	s = &system{}
 	defer func() {
 		if err != nil {
@@ -93,6 +100,7 @@ func startSystem(ctx context.Context, root, dir string, traced float64) (s *syst
 	if err != nil {
 		return nil, err
 	}
+	s.house = parts.ClickHouse
 	s.kafka = kafka.Config{Brokers: parts.Kafka, Partitions: 8, Replication: 1}
 	cfg := allinone.DefaultConfig()
 	cfg.Drain = 15 * time.Second
