@@ -33,7 +33,7 @@ const Warehouse = "warehouse"
 // Currency is that of all prices.
 const Currency = "GBP"
 
-// MaxLines is the most lines of one order. A longer invoice becomes several: 573585, 573585-2 …
+// MaxLines is the most lines of one order. A longer invoice becomes several: 573585, 573585-2 … So does one that the file comes back to.
 const MaxLines = 1000
 
 // Kind says what a document is.
@@ -88,7 +88,7 @@ type Dataset struct {
 // Load reads a file, plain or zstd-compressed.
 func Load(r io.Reader) (*Dataset, error) {
 	b := builder{
-		data: &Dataset{LeftOut: make(map[string]int)}, skus: make(map[string]int32), sales: make(map[saleKey][]saleRef),
+		data: &Dataset{LeftOut: make(map[string]int)}, skus: make(map[string]int32), sales: make(map[saleKey][]saleRef), parts: make(map[string]int),
 	}
 	var group []row
 	flush := func() {
@@ -159,6 +159,7 @@ type builder struct {
 	data  *Dataset
 	skus  map[string]int32
 	sales map[saleKey][]saleRef // newest last
+	parts map[string]int        // orders made of an invoice
 	last  int64
 }
 
@@ -222,10 +223,10 @@ func (b *builder) invoice(lines []row) {
 			sale.Lines = append(sale.Lines, Line{SKU: sku, Units: l.quantity, Price: l.price})
 		}
 	}
-	part := 0
 	for lines := range slices.Chunk(sale.Lines, MaxLines) {
-		if part++; part > 1 {
-			sale.Invoice = head.invoice + "-" + strconv.Itoa(part)
+		b.parts[head.invoice]++ // also where the file comes back to an invoice
+		if n := b.parts[head.invoice]; n > 1 {
+			sale.Invoice = head.invoice + "-" + strconv.Itoa(n)
 		}
 		sale.Lines = lines
 		at := int32(len(b.data.Documents))
@@ -237,6 +238,10 @@ func (b *builder) invoice(lines []row) {
 	}
 	for _, d := range []Document{cancel, adjust} {
 		if len(d.Lines) > 0 {
+			key := string(rune('0'+d.Kind)) + "/" + head.invoice
+			if b.parts[key]++; b.parts[key] > 1 {
+				d.Invoice += "-" + strconv.Itoa(b.parts[key])
+			}
 			b.data.Documents = append(b.data.Documents, d)
 		}
 	}
