@@ -173,7 +173,7 @@ type ChannelStats struct {
 const (
 	rememberedSales   = 1 << 18
 	rememberedRefused = 1 << 16
-	rememberedKeys    = 1 << 12
+	rememberedKeys    = 1 << 9 // half a minute of a busy channel: longer than anyone waits before trying again
 	maxQuantity       = 1_000_000_000
 )
 
