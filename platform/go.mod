@@ -10,6 +10,7 @@ require (
 	github.com/redis/go-redis/v9 v9.23.0 // Redis client
 	github.com/twmb/franz-go v1.22.2 // Kafka client
 	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topics, offsets and lag
+	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // Kafka in the process, in tests
 	github.com/twmb/franz-go/plugin/kslog v1.0.0 // the client's log lines in ours
 	go.opentelemetry.io/otel v1.47.0 // traces and metrics
 	go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp v1.47.0 // metrics to a collector
@@ -19,6 +20,7 @@ require (
 	go.opentelemetry.io/otel/sdk v1.47.0 // the provider of traces
 	go.opentelemetry.io/otel/sdk/metric v1.47.0 // the provider of metrics
 	go.opentelemetry.io/otel/trace v1.47.0 // spans
+	go.uber.org/goleak v1.3.0 // tests leave no goroutine behind
 	golang.org/x/sync v0.24.0 // what a program runs, as one group
 	golang.org/x/time v0.16.0 // token bucket of each API key
 )

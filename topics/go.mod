@@ -10,6 +10,7 @@ require (
 	github.com/twmb/franz-go/pkg/kadm v1.19.0 // end offsets, to know when the catalog was read whole
 	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // Kafka in the process, in tests
 	github.com/twmb/franz-go/pkg/sr v1.8.0 // Schema Registry, and its fake in tests
+	go.uber.org/goleak v1.3.0 // tests leave no goroutine behind
 	google.golang.org/protobuf v1.36.12 // decoding with standard clients, in tests
 	pgregory.net/rapid v1.3.0 // round trips of any value, in tests
 )

@@ -59,6 +59,9 @@ func (c Config) Validate() error {
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		errs = append(errs, errors.New("kafka-cert-file and kafka-key-file: give both or neither"))
 	}
+	if !c.TLS && (c.CAFile != "" || c.CertFile != "") {
+		errs = append(errs, errors.New("kafka-tls: certificates were given and TLS is off: switch it on, or leave them out"))
+	}
 	return errors.Join(errs...)
 }
 

@@ -197,7 +197,7 @@ func TestServeNamesTheAddressThatIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // a test's listener
+	defer l.Close()
 	taken, admin := l.Addr().String(), free(t)
 	f := &flags{}
 	f.AdminListen = admin
@@ -236,7 +236,7 @@ func free(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // a test's listener
+	defer l.Close()
 	return l.Addr().String()
 }
 

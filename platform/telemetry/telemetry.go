@@ -12,7 +12,9 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -51,6 +53,11 @@ func (c Config) Validate() error {
 	}
 	if c.TraceRatio < 0 || c.TraceRatio > 1 {
 		errs = append(errs, fmt.Errorf("trace-ratio %g: want 0 to 1", c.TraceRatio))
+	}
+	if c.OTLPEndpoint != "" { // the exporter would fall back to its own default
+		if u, err := url.Parse(c.OTLPEndpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			errs = append(errs, fmt.Errorf("otlp-endpoint %q: want a URL such as http://collector:4318", c.OTLPEndpoint))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -92,6 +99,7 @@ func Start(ctx context.Context, cfg Config, service, version string, out io.Writ
 		Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{}),
 	}
 	if cfg.OTLPEndpoint != "" {
+		cfg.OTLPEndpoint = strings.TrimRight(cfg.OTLPEndpoint, "/")
 		spans, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(cfg.OTLPEndpoint+"/v1/traces"))
 		if err != nil {
 			return nil, fmt.Errorf("otlp traces to %s: %w", cfg.OTLPEndpoint, err)

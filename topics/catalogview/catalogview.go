@@ -195,6 +195,9 @@ func (v *View) apply(r *kgo.Record, next *catalog.Settings, change *Change) erro
 		}
 		s = *got
 	}
+	if len(r.Value) > 0 && s.Key() != string(r.Key) { // to take it as a deletion would be worse than to leave it out
+		return fmt.Errorf("%w: its value is %q", errKey, s.Key())
+	}
 	switch kind {
 	case "channel":
 		next.Channels = with(next.Channels, id, s.Channel)
@@ -229,7 +232,9 @@ func (v *View) applyListing(r *kgo.Record, change *Change) error {
 		if err != nil {
 			return err
 		}
-		l = got
+		if l = got; l.SKU != sku {
+			return fmt.Errorf("key is not the SKU of its value, %q", l.SKU)
+		}
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
