@@ -28,7 +28,6 @@ type onhand struct {
 	lines   []map[string]any
 	failing int // of the next requests
 	refuse  string
-	keys    map[string]int
 }
 
 func (o *onhand) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -32,7 +32,6 @@ type report struct {
 type outbox struct {
 	mu       sync.Mutex
 	pending  []report
-	sending  int // of pending, from the front
 	lost     []report
 	changed  chan struct{} // closed and replaced at each change
 	reported int64

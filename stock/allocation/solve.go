@@ -220,7 +220,7 @@ func (s *Solver) findSets() bool {
 		s.union = append(s.union, s.sig[i*s.words:(i+1)*s.words]...)
 		s.addSet()
 	}
-	for n := 0; n < len(s.sets); n++ {
+	for n := 0; n < len(s.sets); n++ { //nolint:intrange // addSet makes the list longer
 		for i := range k {
 			if s.sets[n].members&(1<<i) != 0 || !meet(s.union[n*s.words:(n+1)*s.words], s.sig[i*s.words:(i+1)*s.words]) {
 				continue

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -76,8 +77,10 @@ func ev(id string, k event.Kind, q Units, more ...string) event.Event {
 		case "restocked":
 			e.RestockedByChannel = true
 		case "occurred", "asof":
-			var n int64
-			fmt.Sscan(v, &n)
+			n, err := strconv.ParseInt(v, 10, 64)
+			if err != nil {
+				panic(fmt.Sprintf("%s=%s: %v", f, v, err)) // a slip in a test
+			}
 			if f == "asof" {
 				e.AsOf = start + n
 			} else {
