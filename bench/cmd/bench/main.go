@@ -43,7 +43,7 @@ type settings struct {
 		After time.Duration `help:"How long the process idles before its memory is read." default:"30s"`
 	} `embed:"" prefix:"idle-"`
 	Ledger struct {
-		Events int      `help:"Events in the topic." default:"2000000"`
+		Events int      `help:"Events in the topic." default:"1000000"`
 		Shapes []string `help:"uniform, zipf, hot; empty runs all."`
 		Runs   int      `help:"Runs of the projector, of which the best counts." default:"2"`
 		Full   bool     `help:"Try the peer with every setting rather than with those that are best as a rule."`

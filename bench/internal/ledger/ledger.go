@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"runtime/debug"
 	"runtime/pprof"
+	"strconv"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -64,6 +65,7 @@ type Run struct {
 	EventsPS  float64 `json:"events_per_s"`
 	Levels    int64   `json:"levels"`           // emitted: one for each changed SKU and batch
 	CPUMicros float64 `json:"cpu_us_per_event"` // of the projector's process
+	RedisCPU  float64 `json:"redis_cpu_us_per_event"`
 }
 
 const leftOut = "de-duplication by event id, the memory of open order lines, several locations, held, inbound and unsellable stock, unassigned commitments, " +
@@ -100,7 +102,7 @@ func Bench(ctx context.Context, cfg Config, root string, r *report.Report) error
 		r.Row(s.name+": Kafka Streams exactly_once_v2", report.Count(f.Peer.EventsPS), fmt.Sprintf("projector is %.2f ×; its best: %s", f.VsStreams, f.Peer.Setting))
 		r.Row(s.name+": raw franz-go consumption", report.Count(f.RawPS), fmt.Sprintf("projector is %.2f ×", f.VsRaw))
 		r.Row(s.name+": pipelined HSET, one an event", report.Count(f.HSETPS), fmt.Sprintf("projector is %.2f ×", f.VsHSET))
-		r.Row(s.name+": CPU µs/event", fmt.Sprintf("%.2f", f.Runs[0].CPUMicros), fmt.Sprintf("Kafka Streams %.2f", f.Peer.CPUMicros))
+		r.Row(s.name+": CPU µs/event", fmt.Sprintf("%.2f, and %.2f in Redis", f.Runs[0].CPUMicros, f.Runs[0].RedisCPU), fmt.Sprintf("Kafka Streams %.2f, with its start", f.Peer.CPUMicros))
 	}
 	if len(figures) == 0 {
 		return fmt.Errorf("no shape of %v is known", cfg.Shapes)
@@ -254,6 +256,25 @@ func redisVersion(ctx context.Context, rdb goredis.UniversalClient) (string, err
 	return m[1], nil
 }
 
+var redisCPULine = regexp.MustCompile(`used_cpu_(?:sys|user):([0-9.]+)`)
+
+// redisCPU is the processor time of Redis since its start, in seconds.
+func redisCPU(ctx context.Context, rdb goredis.UniversalClient) (float64, error) {
+	info, err := rdb.Info(ctx, "cpu").Result()
+	if err != nil {
+		return 0, err
+	}
+	total := 0.0
+	for _, m := range redisCPULine.FindAllStringSubmatch(info, -1) {
+		v, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			return 0, fmt.Errorf("processor time of Redis: %w", err)
+		}
+		total += v
+	}
+	return total, nil
+}
+
 // project runs the service from an empty ledger until it has applied and emitted everything.
 func project(ctx context.Context, k kafka.Config, rdb goredis.UniversalClient, codec *topics.Codec, events, i int, profile string) (run Run, err error) {
 	if err := rdb.FlushAll(ctx).Err(); err != nil {
@@ -307,6 +328,10 @@ func project(ctx context.Context, k kafka.Config, rdb goredis.UniversalClient, c
 		err = errors.Join(err, <-ended)
 	}()
 	cpu, began := process.CPU(), time.Now()
+	redisBefore, err := redisCPU(ctx, rdb)
+	if err != nil {
+		return run, err
+	}
 	assigned := false
 	limit := time.NewTimer(5 * time.Minute)
 	defer limit.Stop()
@@ -340,8 +365,13 @@ func project(ctx context.Context, k kafka.Config, rdb goredis.UniversalClient, c
 		if after-before < s.Stats().Levels {
 			continue
 		}
-		took := time.Since(began)
-		return Run{EventsPS: float64(events) / took.Seconds(), Levels: after - before, CPUMicros: float64((process.CPU() - cpu).Microseconds()) / float64(events)}, nil
+		took, used := time.Since(began), process.CPU()-cpu
+		redisAfter, err := redisCPU(ctx, rdb)
+		if err != nil {
+			return run, err
+		}
+		n := float64(events)
+		return Run{EventsPS: n / took.Seconds(), Levels: after - before, CPUMicros: float64(used.Microseconds()) / n, RedisCPU: 1e6 * (redisAfter - redisBefore) / n}, nil
 	}
 }
 

@@ -56,7 +56,7 @@ func (s *system) stop() error {
 }
 
 func startSystem(ctx context.Context, root, dir string, traced float64) (s *system, err error) {
-	debug.SetGCPercent(50)            // as onhand up does
+	debug.SetGCPercent(50) // as onhand up does
 	debug.SetMemoryLimit(memoryLimit)
 	s = &system{}
 	defer func() {
