@@ -74,7 +74,7 @@ func runPeer(ctx context.Context, classes, broker, input, output, dir string, n 
 	if err != nil {
 		return peerRun{}, err
 	}
-	defer os.RemoveAll(state) //nolint:errcheck // in a directory that goes anyway
+	defer os.RemoveAll(state)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer

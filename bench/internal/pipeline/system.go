@@ -129,7 +129,7 @@ func (s *system) call(ctx context.Context, method, path, contentType string, bod
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
+	defer resp.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
 	if err != nil {
 		return err
