@@ -25,7 +25,7 @@ func BenchmarkProjector(b *testing.B) {
 		for _, store := range []string{"real", "embedded"} {
 			b.Run(shape.name+"/redis="+store, func(b *testing.B) {
 				const n = 400_000
-				addr := ""
+				var addr string
 				if store == "real" {
 					addr = realRedis(b)
 				} else {

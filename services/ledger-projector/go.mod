@@ -6,7 +6,6 @@ require (
 	github.com/alecthomas/kong v1.17.0 // flags and environment
 	github.com/alicebob/miniredis/v2 v2.40.0 // Redis in-process, for tests
 	github.com/go-chi/chi/v5 v5.5.0 // HTTP routes
-	github.com/goccy/go-yaml v1.19.2 // settings file
 	github.com/onhand/onhand/platform v0.0.0 // Kafka, Redis, telemetry, lifecycle
 	github.com/onhand/onhand/schemas v0.0.0 // topic names
 	github.com/onhand/onhand/stock v0.0.0 // the arithmetic of stock
@@ -15,13 +14,11 @@ require (
 	github.com/twmb/franz-go v1.22.2 // Kafka client
 	github.com/twmb/franz-go/pkg/kadm v1.19.0 // topic ids and offsets
 	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // Kafka in-process, for tests
-	github.com/twmb/franz-go/pkg/sr v1.8.0 // schema registry client
 	go.opentelemetry.io/otel v1.47.0 // attributes of spans and metrics
 	go.opentelemetry.io/otel/metric v1.47.0 // metrics
 	go.opentelemetry.io/otel/sdk v1.47.0 // spans in tests
 	go.opentelemetry.io/otel/trace v1.47.0 // traces
 	go.uber.org/goleak v1.3.0 // no goroutine outlives a test
-	golang.org/x/sync v0.24.0 // errgroup
 )
 
 require (
@@ -30,6 +27,7 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
+	github.com/goccy/go-yaml v1.19.2 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/govalues/decimal v0.1.36 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.30.0 // indirect
@@ -43,6 +41,7 @@ require (
 	github.com/prometheus/otlptranslator v1.0.0 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect
 	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // indirect
+	github.com/twmb/franz-go/pkg/sr v1.8.0 // indirect
 	github.com/twmb/franz-go/plugin/kslog v1.0.0 // indirect
 	github.com/yuin/gopher-lua v1.1.1 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect
@@ -55,8 +54,10 @@ require (
 	go.opentelemetry.io/proto/otlp v1.11.0 // indirect
 	go.uber.org/atomic v1.12.0 // indirect
 	golang.org/x/net v0.59.0 // indirect
+	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.48.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
+	golang.org/x/time v0.16.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20260928230214-8a89bd6388cc // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260928230214-8a89bd6388cc // indirect
 	google.golang.org/grpc v1.83.2 // indirect

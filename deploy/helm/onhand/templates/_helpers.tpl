@@ -8,7 +8,7 @@ ingest:
 ledger-projector:
   api: LISTEN
   admin: ADMIN_LISTEN
-  needs: [redis]
+  needs: [redis, apikeys]
   topic: stock.events
 allocator:
   api: LISTEN

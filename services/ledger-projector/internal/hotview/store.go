@@ -547,7 +547,7 @@ func parseLast(v string, st *ledger.Stored) error {
 	st.Offset, err1 = strconv.ParseInt(offset, 10, 64)
 	st.ReceivedAt, err2 = strconv.ParseInt(received, 10, 64)
 	st.EventID = id
-	known := false
+	var known bool
 	st.EventKind, known = event.ParseKind(kind)
 	if !ok1 || !ok2 || !ok3 || err1 != nil || err2 != nil || !known {
 		return fmt.Errorf("SKU %s: field last is %q, want offset, kind, time and id", st.SKU, v)
