@@ -53,7 +53,7 @@ func (s *server) get() <-chan string {
 			out <- err.Error()
 			return
 		}
-		defer res.Body.Close() //nolint:errcheck // it was read
+		defer res.Body.Close()
 		body, err := io.ReadAll(res.Body)
 		if err != nil {
 			out <- string(body) + "!" + err.Error()

@@ -244,19 +244,18 @@ func await(t *testing.T, url string, want int) {
 	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	got := 0
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		res, err := client.Do(r)
-		if err != nil {
-			continue
+		if res, err := client.Do(r); err == nil {
+			_ = res.Body.Close()
+			if got = res.StatusCode; got == want {
+				return
+			}
 		}
-		_ = res.Body.Close()
-		if got = res.StatusCode; got == want {
-			return
-		}
+		time.Sleep(2 * time.Millisecond)
 	}
 	t.Fatalf("%s: status %d, want %d", url, got, want)
 }

@@ -251,9 +251,7 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 			span.End()
 		}
 	}()
-	for _, r := range b.rejected {
-		s.pointers = append(s.pointers, r)
-	}
+	s.pointers = append(s.pointers, b.rejected...)
 	for more := true; more; {
 		s.mu.Lock()
 		var out []decision

@@ -162,7 +162,7 @@ func TestDriftAlertReachesItsTopic(t *testing.T) {
 	}
 	s.stop()
 	_ = w.markets.Set("shop", "a", 6) // while nobody looks; the settled target is remembered all the same
-	s = w.start(cfg)
+	w.start(cfg)
 	w.shows("shop", "a", 4)
 	w.until("the alert is there", func() bool { return len(w.alerts()) == 1 })
 	if a := w.alerts()[0]; a.Kind != alert.Drift || a.SKU != "a" || a.Channel != "shop" || a.Units != 2 || a.RaisedBy != service {
@@ -236,7 +236,7 @@ func TestTraceGoesThrough(t *testing.T) {
 		t.Fatalf("push span %v", push)
 	}
 	for _, r := range w.read(schemas.ChannelWrites) {
-		sc := trace.SpanContextFromContext(telemetry.Extract(t.Context(), (*kgo.Record)(r)))
+		sc := trace.SpanContextFromContext(telemetry.Extract(t.Context(), r))
 		if string(r.Key) == "a" && sc.SpanID() != push.SpanContext().SpanID() {
 			t.Error("the result does not carry the push's trace context")
 		}

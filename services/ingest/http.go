@@ -172,7 +172,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.left -= int64(n); b.left < 0 {
 		return n, errTooLarge
 	}
-	if err != nil && err != io.EOF && b.gz != nil {
+	if err != nil && !errors.Is(err, io.EOF) && b.gz != nil {
 		err = gzipFault(err)
 	}
 	return n, err
@@ -540,7 +540,7 @@ func (s *Service) takeStream(ctx context.Context, c *call, chunks <-chan chunk) 
 			}
 			lines, long = lines[n:], shift(long, n)
 		}
-		if end == io.EOF {
+		if errors.Is(end, io.EOF) {
 			return nil
 		}
 		if end != nil {
@@ -599,11 +599,11 @@ func (s *Service) readLines(in io.Reader, out chan<- chunk, stop <-chan struct{}
 			}
 			line = append(line, part...)
 		}
-		if err == bufio.ErrBufferFull {
+		if errors.Is(err, bufio.ErrBufferFull) {
 			continue
 		}
 		// A line that broke off is not an item, unless the body ends with it.
-		if text := bytes.TrimSpace(line); len(text) > 0 && (err == nil || err == io.EOF) {
+		if text := bytes.TrimSpace(line); len(text) > 0 && (err == nil || errors.Is(err, io.EOF)) {
 			if cut {
 				cur.long = append(cur.long, len(cur.lines))
 			}

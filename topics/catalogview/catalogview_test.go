@@ -114,10 +114,11 @@ func (r *rig) ready(v *View) {
 
 func (r *rig) until(what string, f func() bool) {
 	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !f(); {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("waited too long until %s; log:\n%s", what, r.logged())
 		}
+		time.Sleep(time.Millisecond)
 	}
 }
 

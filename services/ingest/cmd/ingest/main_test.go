@@ -77,7 +77,7 @@ func TestRunFromAFileOfSettings(t *testing.T) {
 		defer res.Body.Close()
 		return res.StatusCode
 	}
-	for deadline := time.Now().Add(20 * time.Second); get("GET", "http://"+admin+"/readyz", "") != 200; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); get("GET", "http://"+admin+"/readyz", "") != 200; {
 		select {
 		case err := <-done:
 			t.Fatal(err)
@@ -86,6 +86,7 @@ func TestRunFromAFileOfSettings(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("not ready in time")
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	order := `{"id":"1","channel":"shop","placed_at":"2026-02-03T10:15:00Z","currency":"EUR","lines":[{"id":"1","sku":"A","quantity":1,"unit_price":"1"}]}`
 	for _, tt := range []struct {
@@ -96,7 +97,7 @@ func TestRunFromAFileOfSettings(t *testing.T) {
 			t.Errorf("%s %s: status %d, want %d", tt.method, tt.path, got, tt.want)
 		}
 	}
-	res, err := http.Get("http://" + admin + "/metrics") //nolint:noctx // bounded by the test
+	res, err := http.Get("http://" + admin + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
