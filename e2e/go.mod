@@ -17,8 +17,8 @@ require (
 	github.com/onhand/onhand/simulators v0.0.0
 	github.com/onhand/onhand/stock v0.0.0
 	github.com/onhand/onhand/topics v0.0.0
-	github.com/twmb/franz-go/pkg/sr v1.8.0
-	go.opentelemetry.io/otel/sdk v1.47.0
+	github.com/twmb/franz-go/pkg/sr v1.8.0 // registers schemas as every process does
+	go.opentelemetry.io/otel/sdk v1.47.0 // keeps spans in memory, to follow a sale through the stages
 )
 
 require (

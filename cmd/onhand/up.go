@@ -208,6 +208,10 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 	}
 	cfg.Ingest.RequestsPerSecond = 0 // one user, this machine's
 	cfg.Analytics.ClickHouse.URL = u.parts.clickhouse
+	cfg.Analytics.FlushInterval = 500 * time.Millisecond // somebody watches
+	if c.Once {
+		cfg.Analytics.FlushInterval = 5 * time.Second // nobody does: large inserts cost the engine a fraction of small ones, which it merges again and again
+	}
 	deps := allinone.Deps{
 		Kafka: u.parts.kafka, Redis: client, Registry: reg, Telemetry: tel, Keys: keys, ConsoleSecret: []byte(u.key), Version: releaseName(),
 		Addresses: []figures.Address{{Name: "Kafka", URL: strings.Join(u.parts.kafka.Brokers, ",")}, {Name: "Schema Registry", URL: u.parts.registry},
