@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
@@ -48,8 +49,13 @@ func (f *fileResolver) Validate(app *kong.Application) error {
 // Resolve is the file's value of a flag.
 func (f *fileResolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	v, ok := f.values[flag.Name]
-	if !ok {
+	if !ok || v == nil {
 		return nil, nil
+	}
+	for _, env := range flag.Envs { // kong would let the file win
+		if _, set := os.LookupEnv(env); set {
+			return nil, nil
+		}
 	}
 	if list, ok := v.([]any); ok {
 		parts := make([]string, len(list))
