@@ -93,6 +93,22 @@ func (c Config) Client(log *slog.Logger, clientID string, more ...kgo.Opt) (*kgo
 	return kgo.NewClient(append(opts, more...)...)
 }
 
+// Close has a member leave its group and closes its client, and waits for that no longer than it is told: a join that is under way must end first, and it lasts until
+// the sessions of members that died have ended. What is left then goes on by itself, and ends with the process at the latest.
+func Close(client *kgo.Client, within time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		client.CloseAllowingRebalance()
+	}()
+	t := time.NewTimer(within)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
+}
+
 // quiet keeps the client's chatter below warning out of the log unless debug is on.
 func quiet(log *slog.Logger) *slog.Logger {
 	return slog.New(levelFilter{log.Handler()})

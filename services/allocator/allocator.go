@@ -198,6 +198,9 @@ func (s *Service) Run(ctx context.Context) error {
 	return fmt.Errorf("allocator: %w", err)
 }
 
+// leaveWithin is the longest wait for Kafka to let the group be left.
+const leaveWithin = 2 * time.Second
+
 func (s *Service) run(ctx context.Context) error {
 	if err := s.deps.Catalog.WaitReady(ctx); err != nil {
 		return err
@@ -205,7 +208,7 @@ func (s *Service) run(ctx context.Context) error {
 	if err := s.connect(); err != nil {
 		return err
 	}
-	defer s.client.CloseAllowingRebalance()
+	defer kafka.Close(s.client, leaveWithin)
 	found, err := s.adm.ListTopics(ctx, schemas.StockLevels)
 	if err == nil {
 		err = found.Error()
@@ -223,7 +226,7 @@ func (s *Service) run(ctx context.Context) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.WriteLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin) // a commit waits for a join that is under way, as leaving does
 	defer cancel()
 	s.client.CommitOffsetsSync(ctx, s.taken, nil) // a hint: a failure costs nothing
 	return nil

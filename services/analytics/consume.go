@@ -14,9 +14,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/onhand/onhand/platform/kafka"
 )
 
 const pollMax = 20_000 // records in one poll
+
+// leaveWithin is the longest wait for Kafka to let the group be left.
+const leaveWithin = 2 * time.Second
 
 // Run consumes until ctx ends, then inserts what has been read, within the drain time, and returns nil. It returns early only for what no retry can mend: the
 // group has read further than a topic is long.
@@ -46,7 +51,7 @@ func (s *Service) Run(parent context.Context) error {
 	timer := time.AfterFunc(s.cfg.Drain, stop)
 	sinks.Wait()
 	timer.Stop()
-	s.client.CloseAllowingRebalance()
+	kafka.Close(s.client, leaveWithin)
 	return ended(parent, ctx)
 }
 

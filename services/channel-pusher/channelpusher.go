@@ -189,10 +189,13 @@ func (s *Service) fromStart(_ context.Context, offsets map[string]map[int32]kgo.
 	return offsets, nil
 }
 
+// leaveWithin is the longest wait for Kafka to let the group be left.
+const leaveWithin = 2 * time.Second
+
 // Run writes targets until ctx ends, then waits for requests under way, commits and returns nil.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.closeAll()
-	defer s.client.Close()
+	defer kafka.Close(s.client, leaveWithin)
 	defer s.stopped()
 	defer func() { _ = s.metrics.Unregister() }() // fails only for a meter of another kind
 	if err := s.deps.Catalog.WaitReady(ctx); err != nil {

@@ -11,12 +11,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
 )
 
-const pollRecords = 1000
+const (
+	pollRecords = 1000
+	leaveWithin = 2 * time.Second // longest wait for Kafka to let the group be left
+)
 
 // consumeOrders takes the orders of orders.in in until ctx ends: what a fetch holds is produced and acknowledged before its offsets are committed,
 // so that a crash repeats orders and loses none.
@@ -27,7 +31,7 @@ func (s *Service) consumeOrders(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer client.CloseAllowingRebalance()
+	defer kafka.Close(client, leaveWithin)
 	for {
 		fetches := client.PollRecords(ctx, pollRecords)
 		if ctx.Err() != nil || fetches.IsClientClosed() {

@@ -13,12 +13,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/services/ledger-projector/internal/hotview"
 )
 
 // name is how the service signs what it writes.
 const name = "ledger-projector"
+
+// leaveWithin is the longest wait for Kafka to let the group be left.
+const leaveWithin = 2 * time.Second
 
 // Service is the ledger-projector. Make it with New; Run it once.
 type Service struct {
@@ -81,7 +85,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("ledger-projector: %w", err)
 	}
 	s.client = client
-	defer client.CloseAllowingRebalance()
+	defer kafka.Close(client, leaveWithin)
 	if err := s.identify(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -95,7 +99,6 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := client.CommitMarkedOffsets(stopping); err != nil {
 		s.log.Warn("offsets not committed at the stop; the next owner goes by the ledger's own", "err", err)
 	}
-	client.LeaveGroup()
 	return nil
 }
 
