@@ -119,10 +119,10 @@ func (a *account) offer(p *partition, offset int64, sku, external string, t targ
 	}
 	// A target may stand for many events: the oldest decides.
 	if it.known && it.readAt > 0 && earliest(t.oldest, t.received) <= it.readAt+a.cfg.DriftGrace.Microseconds() {
-		// Sold before the number was read or set, as far as anyone can say: it did not fall for these units. If it did, the channel now shows too
-		// little, so that it is looked at once no doubt is left.
-		if t.sold > it.basis {
-			it.basis, it.exact = t.sold, false
+		// Sold before the number was read or set, as far as anyone can say: it did not fall for these units.
+		// If it did, the channel now shows too little, so that it is looked at once no doubt is left. What it put back itself it may have had then, too.
+		if t.sold != it.basis {
+			it.basis, it.exact = max(t.sold, it.basis), false
 			a.doubt(it)
 		}
 	}
