@@ -115,6 +115,9 @@ func (d *day) connect() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	if d.kafka != nil {
+		d.kafka.Close()
+	}
 	d.kafka = c
 	d.t.Cleanup(c.Close)
 }
@@ -656,16 +659,17 @@ func (d *day) traced(p *allinone.Process, spans *tracetest.InMemoryExporter) {
 	d.quiet(p)
 	const id = "0af7651916cd43dd8448eb211c80319c"
 	order := d.id("traced")
-	body, _ := json.Marshal(map[string]any{"id": order, "channel": "shop", "placed_at": d.clock(d.tick()), "currency": "EUR",
+	body, _ := json.Marshal(map[string]any{"id": order, "channel": "feed", "placed_at": d.clock(d.tick()), "currency": "EUR",
 		"lines": []any{map[string]any{"id": "1", "sku": "SKU-09", "quantity": 1, "unit_price": "1", "location": "main"}}})
 	d.books.mu.Lock()
-	d.books.sale("shop", order, "1", "SKU-09", "main", 1)
+	d.books.sale("feed", order, "1", "SKU-09", "main", 1) // a channel that shows nothing: all others must be told
 	d.books.mu.Unlock()
 	if status, answer := d.call(http.MethodPost, "/v1/orders", "application/json", body, "traceparent", "00-"+id+"-b7ad6b7169203331-01"); status != http.StatusAccepted {
 		d.t.Fatalf("POST /v1/orders: %d %s", status, answer)
 	}
 	want := []string{"POST /v1/orders", "ledger apply", "allocate", "push"}
 	var seen []string
+	defer func() { d.t.Logf("spans of one sale: %v", seen) }()
 	d.eventually("spans of all stages carry the sale's trace", func() bool {
 		seen = seen[:0]
 		for _, s := range spans.GetSpans() {
@@ -675,7 +679,6 @@ func (d *day) traced(p *allinone.Process, spans *tracetest.InMemoryExporter) {
 		}
 		return !slices.ContainsFunc(want, func(name string) bool { return !slices.Contains(seen, name) })
 	})
-	d.t.Logf("spans of one sale: %v", seen)
 	d.quiet(p)
 }
 

@@ -317,7 +317,6 @@ func realSite(t *testing.T, tel *telemetry.Telemetry) *site {
 				t.Errorf("stop of %s: %v", name, err)
 			}
 			start(t, name)
-			children[name].ready(t)
 		}
 	}
 	s.hurt = func(t *testing.T) {
@@ -327,7 +326,7 @@ func realSite(t *testing.T, tel *telemetry.Telemetry) *site {
 		for _, name := range allinone.All() {
 			start(t, name)
 		}
-		for _, c := range children { // Kafka waits for the dead first
+		for _, c := range children { // Kafka waits for the dead first, and the world does not wait for that
 			c.ready(t)
 		}
 	}
