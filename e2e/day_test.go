@@ -534,12 +534,13 @@ func (d *day) world(seed uint64, channels []string, least int, work func()) {
 	}()
 	var wg sync.WaitGroup
 	over := make(chan struct{})
-	act := func(seed uint64, every time.Duration, one func(*rand.Rand)) {
+	act := func(seed uint64, every time.Duration, most int, one func(*rand.Rand)) { // most: a slow machine has no longer day
+
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			pace := time.NewTicker(every)
 			defer pace.Stop()
-			for {
+			for range most {
 				select {
 				case <-over:
 					return
@@ -553,7 +554,7 @@ func (d *day) world(seed uint64, channels []string, least int, work func()) {
 	}
 	var tried atomic.Int64
 	enough := make(chan struct{})
-	act(seed, 4*time.Millisecond, func(rng *rand.Rand) {
+	act(seed, 4*time.Millisecond, 10*least, func(rng *rand.Rand) {
 		switch rng.IntN(10) {
 		case 0:
 			d.cancel(rng)
@@ -566,8 +567,8 @@ func (d *day) world(seed uint64, channels []string, least int, work func()) {
 			}
 		}
 	})
-	act(seed+1, 10*time.Millisecond, d.backOffice)
-	act(seed+2, 50*time.Millisecond, d.feed)
+	act(seed+1, 10*time.Millisecond, 2*least, d.backOffice)
+	act(seed+2, 50*time.Millisecond, 60, d.feed)
 	<-done
 	select {
 	case <-enough:
@@ -641,33 +642,47 @@ func (d *day) quiet(p interface{ Quiesce(context.Context) error }) {
 
 func (d *day) eventually(what string, holds func() bool) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), 2*time.Minute)
+	if !d.await(2*time.Minute, holds) {
+		d.t.Fatalf("it has not come to pass: %s", what)
+	}
+}
+
+// await waits until a condition holds, and says whether it did in time.
+func (d *day) await(within time.Duration, holds func() bool) bool {
+	ctx, cancel := context.WithTimeout(d.t.Context(), within)
 	defer cancel()
 	for !holds() {
 		select {
 		case <-ctx.Done():
-			d.t.Fatalf("it has not come to pass: %s", what)
+			return false
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+	return true
 }
 
 // traced follows one sale by its trace through all stages.
 func (d *day) traced(p *allinone.Process, spans *tracetest.InMemoryExporter) {
 	d.t.Helper()
-	d.deliver(rand.New(rand.NewPCG(12, 1))) // so that a sale changes what is shown
+	const sku = "SKU-traced" // with stock, so that a sale changes what is shown
+	at := d.tick()
+	d.books.mu.Lock()
+	d.books.event(sku)
+	d.books.move(sku, "main", at, 50)
+	d.books.mu.Unlock()
+	d.tell(rand.New(rand.NewPCG(12, 1)), d.fact("receipt_received", sku, "main", at, 50))
 	d.quiet(p)
 	const id = "0af7651916cd43dd8448eb211c80319c"
 	order := d.id("traced")
 	body, _ := json.Marshal(map[string]any{"id": order, "channel": "feed", "placed_at": d.clock(d.tick()), "currency": "EUR",
-		"lines": []any{map[string]any{"id": "1", "sku": "SKU-09", "quantity": 1, "unit_price": "1", "location": "main"}}})
+		"lines": []any{map[string]any{"id": "1", "sku": sku, "quantity": 1, "unit_price": "1", "location": "main"}}})
 	d.books.mu.Lock()
-	d.books.sale("feed", order, "1", "SKU-09", "main", 1) // a channel that shows nothing: all others must be told
+	d.books.sale("feed", order, "1", sku, "main", 1) // a channel that shows nothing: all others must be told
 	d.books.mu.Unlock()
 	if status, answer := d.call(http.MethodPost, "/v1/orders", "application/json", body, "traceparent", "00-"+id+"-b7ad6b7169203331-01"); status != http.StatusAccepted {
 		d.t.Fatalf("POST /v1/orders: %d %s", status, answer)
 	}
-	want := []string{"POST /v1/orders", "ledger apply", "allocate", "push"}
+	want := []string{"POST /v1/orders", "ledger apply", "allocate", "push", "analytics insert"}
 	var seen []string
 	defer func() { d.t.Logf("spans of one sale: %v", seen) }()
 	d.eventually("spans of all stages carry the sale's trace", func() bool {

@@ -63,6 +63,7 @@ func (s spec) start(ctx context.Context, tel *telemetry.Telemetry) (*allinone.Pr
 	cfg.Services, cfg.Listen, cfg.Drain = s.Services, s.Listen, 20*time.Second
 	cfg.Ingest.AllowPrivateChannels, cfg.Pusher.AllowPrivate, cfg.Ingest.RequestsPerSecond = true, true, 0
 	cfg.Pusher.DriftGrace = 6 * time.Second // a marketplace reports again after five seconds at most
+	cfg.Pusher.DriftSample, cfg.Pusher.DriftEvery = 100, 2*time.Second
 	cfg.Analytics.ClickHouse.URL = s.ClickHouse
 	cfg.Analytics.TopicsRefresh = time.Second
 	client := goredis.NewClient(&goredis.Options{Addr: s.Redis})
