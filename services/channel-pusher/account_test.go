@@ -218,6 +218,13 @@ func (r *rig) at(sku string) int64 {
 	return r.shown[sku]
 }
 
+// doubtful is how many items the account is in doubt about.
+func (r *rig) doubtful() int {
+	r.account.mu.Lock()
+	defer r.account.mu.Unlock()
+	return r.account.doubtful
+}
+
 // pass lets time pass on the bubble's clock, and everything come to rest.
 func pass(d time.Duration) {
 	time.Sleep(d)
@@ -584,8 +591,9 @@ func TestOneBadItemStopsNoOther(t *testing.T) {
 		}
 		r.target("poison", 7, 1, 0)
 		r.target("refused", 7, 1, 0)
-		conf.Paused = false
-		r.account.configure(&conf)
+		going := conf
+		going.Paused = false
+		r.account.configure(&going)
 		r.settle(t)
 		by := make(map[write.Outcome][]string)
 		for _, x := range r.got {
@@ -831,13 +839,13 @@ func TestDoubtAfterAStartIsSetRight(t *testing.T) {
 			r.mu.Unlock()
 			r.target("a", 8, 2, 7)
 			r.settle(t)
-			if got := r.at("a"); got > 8 || r.account.doubtful != 1 {
-				t.Errorf("operation %d: shows %d, doubtful %d; want at most 8, and doubt", op, got, r.account.doubtful)
+			if got := r.at("a"); got > 8 || r.doubtful() != 1 {
+				t.Errorf("operation %d: shows %d, doubtful %d; want at most 8, and doubt", op, got, r.doubtful())
 			}
 			pass(3 * r.account.cfg.DriftGrace)
 			r.settle(t)
-			if got := r.at("a"); got != 8 || r.account.doubtful != 0 || len(r.alerts) != 0 {
-				t.Errorf("operation %d: shows %d, want 8; doubtful %d, alerts %+v", op, got, r.account.doubtful, r.alerts)
+			if got := r.at("a"); got != 8 || r.doubtful() != 0 || len(r.alerts) != 0 {
+				t.Errorf("operation %d: shows %d, want 8; doubtful %d, alerts %+v", op, got, r.doubtful(), r.alerts)
 			}
 			// A listing that is new to the channel has sold nothing before.
 			r.target("b", 10, 3, 0)
@@ -847,8 +855,8 @@ func TestDoubtAfterAStartIsSetRight(t *testing.T) {
 			r.mu.Unlock()
 			r.target("b", 9, 4, 1)
 			r.settle(t)
-			if got := r.at("b"); got != 9 || r.account.doubtful != 0 {
-				t.Errorf("operation %d: shows %d, want 9; doubtful %d", op, got, r.account.doubtful)
+			if got := r.at("b"); got != 9 || r.doubtful() != 0 {
+				t.Errorf("operation %d: shows %d, want 9; doubtful %d", op, got, r.doubtful())
 			}
 		})
 	}
