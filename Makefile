@@ -23,7 +23,7 @@ demo: build ## Run the whole system in one process on real input
 	go run ./e2e/testbed/cmd/parts "ClickHouse engine"
 	bin/onhand up
 
-test: parts .tools/schemas.stamp .tools/helm.stamp ## Run every test under the race detector; what CI runs
+test: parts .tools/schemas.stamp .tools/helm.stamp ## Run every test, all but the days of e2e under the race detector; what CI runs
 	@GOWORK=off go -C tools build -o $(TOOLS)/testall ./cmd/testall
 	@$(TOOLS)/testall -race -root $(CURDIR)
 
