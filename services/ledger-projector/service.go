@@ -37,8 +37,9 @@ type Service struct {
 	partitions atomic.Int32 // of stock.events; 0 until known
 	joined     atomic.Bool
 
-	client   *kgo.Client
-	identity hotview.Identity
+	client     *kgo.Client
+	identified chan struct{} // closed when client and identity are set
+	identity   hotview.Identity
 
 	mu      sync.Mutex
 	workers map[int32]*worker
@@ -63,6 +64,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, deps: deps, log: deps.Telemetry.Log, ns: hotview.Namespace(cfg.Namespace), id: rand.Text()[:12], workers: make(map[int32]*worker),
+		identified: make(chan struct{}),
 	}
 	var err error
 	if s.metrics, err = newMetrics(deps.Telemetry.Meter, s); err != nil {
@@ -92,6 +94,7 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("ledger-projector: %w", err)
 	}
+	close(s.identified)
 	s.poll(ctx)
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Drain)
 	defer cancel()
@@ -218,6 +221,11 @@ func (s *Service) ask(w *worker, offset, round int64) {
 // assigned starts a worker for each partition that is new, and has it read on from the offset that Redis has. The group's offset says how far output
 // has been acknowledged.
 func (s *Service) assigned(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	select { // the group may assign before the log is known, and before the client is ours
+	case <-s.identified:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	s.joined.Store(true)
 	for p, o := range offsets[schemas.StockEvents] {
 		committed := o.EpochOffset().Offset
