@@ -6,7 +6,6 @@ require (
 	charm.land/bubbletea/v2 v2.1.1 // live terminal view
 	charm.land/lipgloss/v2 v2.0.6 // layout of the terminal view
 	github.com/alecthomas/kong v1.17.0 // flags, environment and settings file
-	github.com/goccy/go-yaml v1.19.2 // YAML with line numbers in errors
 	github.com/onhand/onhand/allinone v0.0.0
 	github.com/onhand/onhand/embedded v0.0.0
 	github.com/onhand/onhand/examples v0.0.0
@@ -51,6 +50,7 @@ require (
 	github.com/go-faster/errors v0.8.0 // indirect
 	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-logr/stdr v1.2.2 // indirect
+	github.com/goccy/go-yaml v1.19.2 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/govalues/decimal v0.1.36 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.30.0 // indirect

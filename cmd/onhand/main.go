@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/onhand/onhand/platform/program"
 )
 
 // version is set when a release is built.
@@ -74,7 +76,7 @@ func main() { os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 func run(args []string, s streams) int {
 	var c cli
 	status := -1
-	parser, err := kong.New(&c, kong.Name("onhand"), kong.UsageOnError(), kong.Writers(s.out, s.err), kong.Exit(func(code int) { status = code }), kong.Configuration(yamlFile),
+	parser, err := kong.New(&c, kong.Name("onhand"), kong.UsageOnError(), kong.Writers(s.out, s.err), kong.Exit(func(code int) { status = code }), kong.Configuration(program.File("up")),
 		kong.Description("Keeps every sales channel in step with the real stock."), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
 		_, _ = fmt.Fprintln(s.err, "onhand:", err)

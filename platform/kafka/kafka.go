@@ -4,12 +4,10 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +19,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 	"github.com/twmb/franz-go/plugin/kslog"
+
+	"github.com/onhand/onhand/platform/credentials"
 )
 
 // Config says how to reach the cluster. The password comes from a file or the environment only.
@@ -124,16 +124,9 @@ func (f levelFilter) Enabled(ctx context.Context, l slog.Level) bool {
 }
 
 func (c Config) tlsConfig() (*tls.Config, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("kafka-ca-file: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("kafka-ca-file %s: it holds no PEM certificate", c.CAFile)
-		}
+	conf, err := credentials.TLS("kafka-ca-file", c.CAFile)
+	if err != nil {
+		return nil, err
 	}
 	if c.CertFile != "" {
 		cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
@@ -146,13 +139,9 @@ func (c Config) tlsConfig() (*tls.Config, error) {
 }
 
 func (c Config) sasl() (sasl.Mechanism, error) {
-	password := os.Getenv("KAFKA_SASL_PASSWORD")
-	if c.PasswordFile != "" {
-		b, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
-			return nil, fmt.Errorf("kafka-sasl-password-file: %w", err)
-		}
-		password = strings.TrimRight(string(b), "\r\n")
+	password, err := credentials.Password("kafka-sasl-password-file", c.PasswordFile, "KAFKA_SASL_PASSWORD")
+	if err != nil {
+		return nil, err
 	}
 	if password == "" {
 		return nil, errors.New("kafka-sasl-password-file: name a file, or set KAFKA_SASL_PASSWORD")

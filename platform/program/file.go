@@ -12,23 +12,35 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// file reads settings from a flat YAML file: the flags' names, without dashes before them. A name that is no flag is an error: a setting that is
-// misspelt must not be ignored.
-func file(r io.Reader) (kong.Resolver, error) {
-	values := make(fileValues)
-	if err := yaml.NewDecoder(r).Decode(&values); err != nil && !errors.Is(err, io.EOF) { // an empty file sets nothing
-		return nil, fmt.Errorf("settings file: %w", err)
+// File makes a reader of settings from a flat YAML file: the flags' names, without dashes before them. The node of the command line that has
+// the flags is the application, or its command of the given name. A name that is none of its flags is an error: a setting that is misspelt must
+// not be ignored.
+func File(command string) kong.ConfigurationLoader {
+	return func(r io.Reader) (kong.Resolver, error) {
+		f := fileValues{command: command, values: make(map[string]any)}
+		if err := yaml.NewDecoder(r).Decode(&f.values); err != nil && !errors.Is(err, io.EOF) { // an empty file sets nothing
+			return nil, fmt.Errorf("settings file: %w", err)
+		}
+		return f, nil
 	}
-	return values, nil
 }
 
-type fileValues map[string]any
+type fileValues struct {
+	command string
+	values  map[string]any
+}
 
 // Validate names what is no flag.
 func (f fileValues) Validate(app *kong.Application) error {
+	flags := app.Flags
+	for _, c := range app.Children {
+		if c.Name == f.command {
+			flags = c.Flags
+		}
+	}
 	var unknown []string
-	for name := range f {
-		if !slices.ContainsFunc(app.Flags, func(flag *kong.Flag) bool { return flag.Name == name }) {
+	for name := range f.values {
+		if !slices.ContainsFunc(flags, func(flag *kong.Flag) bool { return flag.Name == name }) {
 			unknown = append(unknown, name)
 		}
 	}
@@ -41,7 +53,7 @@ func (f fileValues) Validate(app *kong.Application) error {
 
 // Resolve is the file's value of a flag, as it would be typed.
 func (f fileValues) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	v, ok := f[flag.Name]
+	v, ok := f.values[flag.Name]
 	if !ok || v == nil {
 		return nil, nil
 	}

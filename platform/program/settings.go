@@ -78,7 +78,7 @@ func Parse(flags any, about About) {
 // Options is how Parse reads settings, for callers that want errors.
 func Options(about About) []kong.Option {
 	return []kong.Option{
-		kong.Name(about.Name), kong.Description(about.Does), kong.Configuration(file),
+		kong.Name(about.Name), kong.Description(about.Does), kong.Configuration(File("")),
 		kong.Vars{"version": about.Version, "listen": about.Listen, "admin_listen": about.AdminListen},
 	}
 }

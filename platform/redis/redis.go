@@ -2,14 +2,11 @@
 package redis
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
-	"os"
-	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/onhand/onhand/platform/credentials"
 )
 
 // Config says how to reach Redis. More than one address means Redis Cluster. The password comes from a file or the environment only.
@@ -26,25 +23,14 @@ func (c Config) Client() (redis.UniversalClient, error) {
 	if len(c.Addrs) == 0 {
 		return nil, errors.New("redis-addrs: name at least one host:port")
 	}
-	opts := &redis.UniversalOptions{Addrs: c.Addrs, Username: c.Username, Password: os.Getenv("REDIS_PASSWORD")}
-	if c.PasswordFile != "" {
-		b, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
-			return nil, fmt.Errorf("redis-password-file: %w", err)
-		}
-		opts.Password = strings.TrimRight(string(b), "\r\n")
+	password, err := credentials.Password("redis-password-file", c.PasswordFile, "REDIS_PASSWORD")
+	if err != nil {
+		return nil, err
 	}
+	opts := &redis.UniversalOptions{Addrs: c.Addrs, Username: c.Username, Password: password}
 	if c.TLS {
-		opts.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		if c.CAFile != "" {
-			pem, err := os.ReadFile(c.CAFile)
-			if err != nil {
-				return nil, fmt.Errorf("redis-ca-file: %w", err)
-			}
-			opts.TLSConfig.RootCAs = x509.NewCertPool()
-			if !opts.TLSConfig.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("redis-ca-file %s: it holds no PEM certificate", c.CAFile)
-			}
+		if opts.TLSConfig, err = credentials.TLS("redis-ca-file", c.CAFile); err != nil {
+			return nil, err
 		}
 	}
 	return redis.NewUniversalClient(opts), nil

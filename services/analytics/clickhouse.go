@@ -4,19 +4,19 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
+
+	"github.com/onhand/onhand/platform/credentials"
 )
 
 // ClickHouse says how to reach ClickHouse, over its HTTP interface. The password comes from a file or the environment only.
@@ -50,32 +50,14 @@ func (c ClickHouse) validate() error {
 }
 
 func (c ClickHouse) password() (string, error) {
-	if c.PasswordFile == "" {
-		return os.Getenv("CLICKHOUSE_PASSWORD"), nil
-	}
-	b, err := os.ReadFile(c.PasswordFile)
-	if err != nil {
-		return "", fmt.Errorf("clickhouse-password-file: %w", err)
-	}
-	return strings.TrimRight(string(b), "\r\n"), nil
+	return credentials.Password("clickhouse-password-file", c.PasswordFile, "CLICKHOUSE_PASSWORD")
 }
 
 func (c ClickHouse) tls() (*tls.Config, error) {
 	if !strings.HasPrefix(c.URL, "https:") {
 		return nil, nil
 	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("clickhouse-ca-file: %w", err)
-		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("clickhouse-ca-file %s: it holds no PEM certificate", c.CAFile)
-		}
-	}
-	return conf, nil
+	return credentials.TLS("clickhouse-ca-file", c.CAFile)
 }
 
 // options is how the driver, which asks and migrates, reaches the given database.
