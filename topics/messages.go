@@ -148,6 +148,12 @@ func (c *Codec) AppendTarget(dst []byte, t *allocation.Target) []byte {
 		Sku: t.SKU, Channel: t.Channel, ExternalId: t.ExternalID, Quantity: int64(t.Quantity), LevelVersion: t.LevelVersion,
 		SourceOffset: t.SourceOffset, SettingsVersion: t.SettingsVersion, Mode: t.Mode, Sold: int64(t.Sold), Restored: int64(t.Restored),
 		ReceivedAtUs: t.ReceivedAt, OldestReceivedAtUs: t.OldestReceivedAt, DecidedAtUs: t.DecidedAt, Withdrawn: t.Withdrawn,
+		Exposure: int64(t.Exposure),
+	}
+	if w := t.Write; w != nil {
+		m.Write = &onhandv1.GrantedWrite{
+			Id: w.ID, Operation: onhandv1.WriteOperation(w.Operation), Quantity: int64(w.Quantity), Delta: int64(w.Delta), Expected: int64(w.Expected),
+		}
 	}
 	steps := make([]onhandv1.TargetStep, len(t.Explanation))
 	m.Explanation = make([]*onhandv1.TargetStep, len(steps))
@@ -173,11 +179,23 @@ func DecodeTarget(value []byte) (*allocation.Target, error) {
 		SourceOffset: m.SourceOffset, SettingsVersion: m.SettingsVersion, Mode: m.Mode, Sold: allocation.Units(m.Sold),
 		Restored: allocation.Units(m.Restored), ReceivedAt: m.ReceivedAtUs, OldestReceivedAt: m.OldestReceivedAtUs,
 		DecidedAt: m.DecidedAtUs, Withdrawn: m.Withdrawn, Explanation: make([]allocation.Step, len(m.Explanation)),
+		Exposure: allocation.Units(m.Exposure),
+	}
+	if w := m.Write; w != nil {
+		t.Write = &allocation.GrantedWrite{
+			ID: w.Id, Operation: operation(w.Operation), Quantity: allocation.Units(w.Quantity), Delta: allocation.Units(w.Delta),
+			Expected: allocation.Units(w.Expected),
+		}
 	}
 	for i, s := range m.Explanation {
 		t.Explanation[i] = allocation.Step{Name: s.Step, Units: allocation.Units(s.Units), Detail: s.Detail}
 	}
 	return t, nil
+}
+
+// operation keeps a number that this version does not know as one that it does not know.
+func operation(o onhandv1.WriteOperation) write.Operation {
+	return write.Operation(min(max(o, 0), 255))
 }
 
 // AppendWrite appends the channel.writes value of r to dst.
@@ -188,6 +206,7 @@ func (c *Codec) AppendWrite(dst []byte, r *write.Result) []byte {
 		ErrorCode: r.ErrorCode, ErrorDetail: r.ErrorDetail, Shown: int64(r.Shown), ShownKnown: r.ShownKnown, Attempts: int32(r.Attempts),
 		LevelVersion: r.LevelVersion, SourceOffset: r.SourceOffset, SettingsVersion: r.SettingsVersion,
 		OldestReceivedAtUs: r.OldestReceivedAt, ReceivedAtUs: r.ReceivedAt, DecidedAtUs: r.DecidedAt, SentAtUs: r.SentAt, AckedAtUs: r.AckedAt,
+		ShownAtUs: r.ShownAt, Settled: r.Settled,
 	}
 	return c.appendMessage(dst, "WriteResult", &m)
 }
@@ -203,11 +222,12 @@ func DecodeWrite(value []byte) (*write.Result, error) {
 		return nil, undecodable("write result", err)
 	}
 	return &write.Result{
-		WriteID: m.WriteId, SKU: m.Sku, Channel: m.Channel, ExternalID: m.ExternalId, Operation: catalog.Operation(m.Operation),
+		WriteID: m.WriteId, SKU: m.Sku, Channel: m.Channel, ExternalID: m.ExternalId, Operation: operation(m.Operation),
 		Quantity: event.Units(m.Quantity), Delta: event.Units(m.Delta), Expected: event.Units(m.Expected), Outcome: write.Outcome(m.Outcome),
 		ErrorCode: m.ErrorCode, ErrorDetail: m.ErrorDetail, Shown: event.Units(m.Shown), ShownKnown: m.ShownKnown, Attempts: int(m.Attempts),
 		LevelVersion: m.LevelVersion, SourceOffset: m.SourceOffset, SettingsVersion: m.SettingsVersion,
 		OldestReceivedAt: m.OldestReceivedAtUs, ReceivedAt: m.ReceivedAtUs, DecidedAt: m.DecidedAtUs, SentAt: m.SentAtUs, AckedAt: m.AckedAtUs,
+		ShownAt: m.ShownAtUs, Settled: m.Settled,
 	}, nil
 }
 
@@ -339,6 +359,7 @@ func (c *Codec) AppendSetting(dst []byte, s *Setting) []byte {
 			Name: ch.Name, Adapter: ch.Adapter, BaseUrl: ch.BaseURL, Operation: onhandv1.WriteOperation(ch.Operation),
 			BatchSize: int32(ch.BatchSize), RatePerSecond: ch.RatePerSecond, Burst: int32(ch.Burst), MaxInFlight: int32(ch.MaxInFlight),
 			Locations: ch.Locations, ListsAllSkus: ch.ListsAllSKUs, TokenSecret: ch.TokenSecret, Paused: ch.Paused, TimeoutMs: int32(ch.TimeoutMS),
+			LateWindowMs: int32(ch.LateWindowMS),
 		}}
 	case s.Location != nil:
 		l := s.Location
@@ -375,9 +396,10 @@ func DecodeSetting(value []byte) (*Setting, error) {
 	case *onhandv1.Setting_Channel:
 		c := spec.Channel
 		s.Channel = &catalog.Channel{
-			ID: m.Id, Name: c.Name, Adapter: c.Adapter, BaseURL: c.BaseUrl, Operation: catalog.Operation(c.Operation), BatchSize: int(c.BatchSize),
+			ID: m.Id, Name: c.Name, Adapter: c.Adapter, BaseURL: c.BaseUrl, Operation: operation(c.Operation), BatchSize: int(c.BatchSize),
 			RatePerSecond: c.RatePerSecond, Burst: int(c.Burst), MaxInFlight: int(c.MaxInFlight), Locations: c.Locations,
 			ListsAllSKUs: c.ListsAllSkus, TokenSecret: c.TokenSecret, Paused: c.Paused, TimeoutMS: int(c.TimeoutMs),
+			LateWindowMS: int(c.LateWindowMs),
 		}
 	case *onhandv1.Setting_Location:
 		l := spec.Location

@@ -349,7 +349,7 @@ func newWriteRows() encoder {
 	return r
 }
 
-var operationNames = [...]string{"unspecified", "absolute", "delta", "compare_and_set"}
+var operationNames = [...]string{"unspecified", "absolute", "delta", "compare_and_set", "read"}
 
 func operationName(o catalog.Operation) string {
 	if int(o) < len(operationNames) {

@@ -2,7 +2,10 @@
 // make sense together. It does no I/O; package topics turns these values into records and back.
 package catalog
 
-import "github.com/onhand/onhand/stock/event"
+import (
+	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/write"
+)
 
 // Units is a number of pieces.
 type Units = event.Units
@@ -33,15 +36,15 @@ type Location struct {
 	Buffer       Units  // kept off all channels, per SKU
 }
 
-// Operation is how a channel's API changes a quantity. The numbers are those of onhand.v1.WriteOperation.
-type Operation uint8
+// Operation is how a channel's API changes a quantity.
+type Operation = write.Operation
 
-// The operations.
+// The operations that a channel's API may have.
 const (
-	UnspecifiedOperation Operation = iota
-	Absolute
-	Delta
-	CompareAndSet
+	UnspecifiedOperation = write.UnspecifiedOperation
+	Absolute             = write.Absolute
+	Delta                = write.Delta
+	CompareAndSet        = write.CompareAndSet
 )
 
 // Channel is a place that sells, and how to write to it.
@@ -60,6 +63,7 @@ type Channel struct {
 	TokenSecret   string // name of the secret, never the secret
 	Paused        bool
 	TimeoutMS     int
+	LateWindowMS  int // longest time that a write may still be applied after its answer failed to come; 0 means twice the time-out
 }
 
 // Match says what a rule applies to; empty fields match all.

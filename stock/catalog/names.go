@@ -22,23 +22,13 @@ var locationKinds = [...]string{"", "warehouse", "store", "3pl", "fba", "wfs", "
 
 // ParseOperation finds the operation of a name of the settings file, and false for a name that is none.
 func ParseOperation(name string) (Operation, bool) {
-	for i, n := range operations {
-		if n == name && i != 0 {
-			return Operation(i), true
+	for o := Absolute; o <= CompareAndSet; o++ {
+		if o.String() == name {
+			return o, true
 		}
 	}
 	return UnspecifiedOperation, false
 }
-
-// String is the operation's name in the settings file: absolute, delta or compare_and_set.
-func (o Operation) String() string {
-	if int(o) < len(operations) {
-		return operations[o]
-	}
-	return "unknown"
-}
-
-var operations = [...]string{"", "absolute", "delta", "compare_and_set"}
 
 // Exclusive says that only the location's own channel sells from it: fulfilment by a marketplace, without multi-channel.
 func (l *Location) Exclusive() bool { return (l.Kind == FBA || l.Kind == WFS) && !l.MultiChannel }

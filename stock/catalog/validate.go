@@ -16,15 +16,16 @@ import (
 
 // Limits of what may be set. They keep the arithmetic of allocation exact and a typing error from being obeyed.
 const (
-	MaxUnits     Units = 1_000_000_000_000 // of any quantity
-	MaxWeight    Units = 1_000_000
-	MaxPriority  int32 = 1_000_000
-	FullCap      int32 = 10_000 // basis points: 100 %
-	MaxIDLength        = 200    // bytes of an id, a SKU, a brand or a category
-	maxBatch           = 10_000
-	maxInFlight        = 1_000
-	maxTimeoutMS       = 600_000
-	maxRate            = 100_000
+	MaxUnits        Units = 1_000_000_000_000 // of any quantity
+	MaxWeight       Units = 1_000_000
+	MaxPriority     int32 = 1_000_000
+	FullCap         int32 = 10_000 // basis points: 100 %
+	MaxIDLength           = 200    // bytes of an id, a SKU, a brand or a category
+	maxBatch              = 10_000
+	maxInFlight           = 1_000
+	maxTimeoutMS          = 600_000
+	maxLateWindowMS       = 86_400_000
+	maxRate               = 100_000
 )
 
 // Fault is one thing wrong with settings: where, and what to do about it.
@@ -33,6 +34,7 @@ type Fault struct {
 	// by its id (rules[web-cap].cap). The names are those of the settings file:
 	//
 	//	channels[].   id name adapter base_url operation batch_size rate_per_second burst max_in_flight locations[] token_secret timeout_ms
+	//	              late_window_ms
 	//	locations[].  id name kind channel time_zone country buffer
 	//	rules[].      id match.channel match.sku match.brand match.category buffer reserve cap max hide_at priority weight mode pool_buffer rounding
 	//	listings[].   sku title brand category unit_cost currency channels[].{channel external_id price currency} components[].{sku quantity}
@@ -228,6 +230,7 @@ func (c *checker) channel(p string, ch *Channel) {
 	c.between(p+".burst", int64(ch.Burst), 0, maxRate)
 	c.between(p+".max_in_flight", int64(ch.MaxInFlight), 0, maxInFlight)
 	c.between(p+".timeout_ms", int64(ch.TimeoutMS), 0, maxTimeoutMS)
+	c.between(p+".late_window_ms", int64(ch.LateWindowMS), 0, maxLateWindowMS)
 	if ch.RatePerSecond != "" {
 		if r, err := decimal.Parse(ch.RatePerSecond); err != nil || !r.IsPos() || r.Cmp(decimal.MustNew(maxRate, 0)) > 0 {
 			c.add(p+".rate_per_second", "%q; want a decimal number above 0 and at most %d, such as 2 or 0.5", ch.RatePerSecond, maxRate)

@@ -55,6 +55,7 @@ func TestDocumentFaults(t *testing.T) {
 		"burst negative":             {func(d *catalog.Document) { d.Channels[0].Burst = -1 }, "channels[0].burst", "at least 0"},
 		"in flight negative":         {func(d *catalog.Document) { d.Channels[0].MaxInFlight = -1 }, "channels[0].max_in_flight", "at least 0"},
 		"time-out negative":          {func(d *catalog.Document) { d.Channels[0].TimeoutMS = -1 }, "channels[0].timeout_ms", "at least 0"},
+		"late window too long":       {func(d *catalog.Document) { d.Channels[0].LateWindowMS = 86_400_001 }, "channels[0].late_window_ms", "at most 86400000"},
 		"rate not a number":          {func(d *catalog.Document) { d.Channels[0].RatePerSecond = "fast" }, "channels[0].rate_per_second", "decimal"},
 		"rate zero":                  {func(d *catalog.Document) { d.Channels[0].RatePerSecond = "0" }, "channels[0].rate_per_second", "above 0"},
 		"secret is a path":           {func(d *catalog.Document) { d.Channels[0].TokenSecret = "../x" }, "channels[0].token_secret", "name of a secret"},

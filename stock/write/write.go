@@ -1,10 +1,29 @@
 // Package write describes what a write to a channel did.
 package write
 
-import (
-	"github.com/onhand/onhand/stock/catalog"
-	"github.com/onhand/onhand/stock/event"
+import "github.com/onhand/onhand/stock/event"
+
+// Operation is how a write changes a quantity. The numbers are those of onhand.v1.WriteOperation.
+type Operation uint8
+
+// The operations.
+const (
+	UnspecifiedOperation Operation = iota
+	Absolute                       // set, whatever it was
+	Delta                          // change by a signed number
+	CompareAndSet                  // set, if it is what was expected
+	Read                           // only read what is shown: of a granted write, never how a channel's API changes a quantity
 )
+
+var operationNames = [...]string{"", "absolute", "delta", "compare_and_set", "read"}
+
+// String is the operation's name in the settings file and in analytics: absolute, delta, compare_and_set or read.
+func (o Operation) String() string {
+	if int(o) < len(operationNames) {
+		return operationNames[o]
+	}
+	return "unknown"
+}
 
 // Outcome is what is known of a write. The numbers are those of onhand.v1.WriteOutcome.
 type Outcome uint8
@@ -34,15 +53,17 @@ type Result struct {
 	SKU              string
 	Channel          string
 	ExternalID       string
-	Operation        catalog.Operation
+	Operation        Operation
 	Quantity         event.Units // absolute, compare-and-set
 	Delta            event.Units
 	Expected         event.Units // compare-and-set
 	Outcome          Outcome
+	Settled          bool // of an unknown outcome: the write can no longer be applied after this report
 	ErrorCode        string
 	ErrorDetail      string
 	Shown            event.Units // what the channel says it shows now, if ShownKnown
 	ShownKnown       bool
+	ShownAt          int64 // when the request whose answer told Shown was begun, pusher's clock; 0 when it is not known
 	Attempts         int
 	LevelVersion     int64
 	SourceOffset     int64

@@ -218,7 +218,9 @@ type Channel struct {
 	// Nothing is written while paused.
 	Paused bool `protobuf:"varint,12,opt,name=paused,proto3" json:"paused,omitempty"`
 	// Longest wait for an answer, milliseconds.
-	TimeoutMs     int32 `protobuf:"varint,13,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	TimeoutMs int32 `protobuf:"varint,13,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// Longest time that a write may still be applied after its answer failed to come, milliseconds; 0 means twice timeout_ms.
+	LateWindowMs  int32 `protobuf:"varint,14,opt,name=late_window_ms,json=lateWindowMs,proto3" json:"late_window_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -340,6 +342,13 @@ func (x *Channel) GetPaused() bool {
 func (x *Channel) GetTimeoutMs() int32 {
 	if x != nil {
 		return x.TimeoutMs
+	}
+	return 0
+}
+
+func (x *Channel) GetLateWindowMs() int32 {
+	if x != nil {
+		return x.LateWindowMs
 	}
 	return 0
 }
@@ -979,7 +988,7 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\rmulti_channel\x18\x04 \x01(\bR\fmultiChannel\x12\x1b\n" +
 	"\ttime_zone\x18\x05 \x01(\tR\btimeZone\x12\x18\n" +
 	"\acountry\x18\x06 \x01(\tR\acountry\x12\x16\n" +
-	"\x06buffer\x18\a \x01(\x12R\x06buffer\"\xaa\x03\n" +
+	"\x06buffer\x18\a \x01(\x12R\x06buffer\"\xd0\x03\n" +
 	"\aChannel\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aadapter\x18\x02 \x01(\tR\aadapter\x12\x19\n" +
@@ -996,7 +1005,8 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\ftoken_secret\x18\v \x01(\tR\vtokenSecret\x12\x16\n" +
 	"\x06paused\x18\f \x01(\bR\x06paused\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\r \x01(\x05R\ttimeoutMs\"i\n" +
+	"timeout_ms\x18\r \x01(\x05R\ttimeoutMs\x12$\n" +
+	"\x0elate_window_ms\x18\x0e \x01(\x05R\flateWindowMs\"i\n" +
 	"\tRuleMatch\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x10\n" +
 	"\x03sku\x18\x02 \x01(\tR\x03sku\x12\x14\n" +

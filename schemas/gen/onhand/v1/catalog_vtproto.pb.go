@@ -130,6 +130,11 @@ func (m *Channel) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.LateWindowMs != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.LateWindowMs))
+		i--
+		dAtA[i] = 0x70
+	}
 	if m.TimeoutMs != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.TimeoutMs))
 		i--
@@ -829,6 +834,9 @@ func (m *Channel) SizeVT() (n int) {
 	}
 	if m.TimeoutMs != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.TimeoutMs))
+	}
+	if m.LateWindowMs != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.LateWindowMs))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -1663,6 +1671,25 @@ func (m *Channel) UnmarshalVT(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.TimeoutMs |= int32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 14:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LateWindowMs", wireType)
+			}
+			m.LateWindowMs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LateWindowMs |= int32(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
@@ -3801,6 +3828,25 @@ func (m *Channel) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.TimeoutMs |= int32(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 14:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field LateWindowMs", wireType)
+			}
+			m.LateWindowMs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.LateWindowMs |= int32(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

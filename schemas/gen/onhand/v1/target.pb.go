@@ -118,7 +118,12 @@ type ChannelTarget struct {
 	// When the allocator decided (allocator's clock), microseconds.
 	DecidedAtUs int64 `protobuf:"varint,14,opt,name=decided_at_us,json=decidedAtUs,proto3" json:"decided_at_us,omitempty"`
 	// The channel no longer lists the SKU: show nothing, then forget it.
-	Withdrawn     bool `protobuf:"varint,15,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	Withdrawn bool `protobuf:"varint,15,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	// Where exposure is kept in books: the one write that is granted, with no operation when none is. The pusher carries out that one and nothing
+	// else. Absent in pooled mode, where the pusher writes the quantity as it sees fit.
+	Write *GrantedWrite `protobuf:"bytes,16,opt,name=write,proto3" json:"write,omitempty"`
+	// Where exposure is kept in books: most units that the channel can still report as sold once the write is booked.
+	Exposure      int64 `protobuf:"zigzag64,17,opt,name=exposure,proto3" json:"exposure,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,16 +263,113 @@ func (x *ChannelTarget) GetWithdrawn() bool {
 	return false
 }
 
+func (x *ChannelTarget) GetWrite() *GrantedWrite {
+	if x != nil {
+		return x.Write
+	}
+	return nil
+}
+
+func (x *ChannelTarget) GetExposure() int64 {
+	if x != nil {
+		return x.Exposure
+	}
+	return 0
+}
+
+// GrantedWrite is the one change of a SKU at a channel that the books of exposure allow now. Its outcome is reported on channel.writes under its id;
+// the next is granted only after that.
+type GrantedWrite struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Unique id: the write_id of its results, and the idempotency key where the channel takes one, also when it is sent again.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// How to write, or WRITE_OPERATION_READ to only read what is shown; unspecified when nothing is granted.
+	Operation WriteOperation `protobuf:"varint,2,opt,name=operation,proto3,enum=onhand.v1.WriteOperation" json:"operation,omitempty"`
+	// Units to show (absolute, compare-and-set).
+	Quantity int64 `protobuf:"zigzag64,3,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// Signed change (delta).
+	Delta int64 `protobuf:"zigzag64,4,opt,name=delta,proto3" json:"delta,omitempty"`
+	// Units that must be shown before (compare-and-set).
+	Expected      int64 `protobuf:"zigzag64,5,opt,name=expected,proto3" json:"expected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrantedWrite) Reset() {
+	*x = GrantedWrite{}
+	mi := &file_onhand_v1_target_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrantedWrite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrantedWrite) ProtoMessage() {}
+
+func (x *GrantedWrite) ProtoReflect() protoreflect.Message {
+	mi := &file_onhand_v1_target_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrantedWrite.ProtoReflect.Descriptor instead.
+func (*GrantedWrite) Descriptor() ([]byte, []int) {
+	return file_onhand_v1_target_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GrantedWrite) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *GrantedWrite) GetOperation() WriteOperation {
+	if x != nil {
+		return x.Operation
+	}
+	return WriteOperation_WRITE_OPERATION_UNSPECIFIED
+}
+
+func (x *GrantedWrite) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
+func (x *GrantedWrite) GetDelta() int64 {
+	if x != nil {
+		return x.Delta
+	}
+	return 0
+}
+
+func (x *GrantedWrite) GetExpected() int64 {
+	if x != nil {
+		return x.Expected
+	}
+	return 0
+}
+
 var File_onhand_v1_target_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_target_proto_rawDesc = "" +
 	"\n" +
-	"\x16onhand/v1/target.proto\x12\tonhand.v1\"N\n" +
+	"\x16onhand/v1/target.proto\x12\tonhand.v1\x1a\x15onhand/v1/write.proto\"N\n" +
 	"\n" +
 	"TargetStep\x12\x12\n" +
 	"\x04step\x18\x01 \x01(\tR\x04step\x12\x14\n" +
 	"\x05units\x18\x02 \x01(\x12R\x05units\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\"\x85\x04\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"\xd0\x04\n" +
 	"\rChannelTarget\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x18\n" +
 	"\achannel\x18\x02 \x01(\tR\achannel\x12\x1f\n" +
@@ -285,7 +387,15 @@ const file_onhand_v1_target_proto_rawDesc = "" +
 	"\x0ereceived_at_us\x18\f \x01(\x03R\freceivedAtUs\x121\n" +
 	"\x15oldest_received_at_us\x18\r \x01(\x03R\x12oldestReceivedAtUs\x12\"\n" +
 	"\rdecided_at_us\x18\x0e \x01(\x03R\vdecidedAtUs\x12\x1c\n" +
-	"\twithdrawn\x18\x0f \x01(\bR\twithdrawnB9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
+	"\twithdrawn\x18\x0f \x01(\bR\twithdrawn\x12-\n" +
+	"\x05write\x18\x10 \x01(\v2\x17.onhand.v1.GrantedWriteR\x05write\x12\x1a\n" +
+	"\bexposure\x18\x11 \x01(\x12R\bexposure\"\xa5\x01\n" +
+	"\fGrantedWrite\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x127\n" +
+	"\toperation\x18\x02 \x01(\x0e2\x19.onhand.v1.WriteOperationR\toperation\x12\x1a\n" +
+	"\bquantity\x18\x03 \x01(\x12R\bquantity\x12\x14\n" +
+	"\x05delta\x18\x04 \x01(\x12R\x05delta\x12\x1a\n" +
+	"\bexpected\x18\x05 \x01(\x12R\bexpectedB9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
 
 var (
 	file_onhand_v1_target_proto_rawDescOnce sync.Once
@@ -299,18 +409,22 @@ func file_onhand_v1_target_proto_rawDescGZIP() []byte {
 	return file_onhand_v1_target_proto_rawDescData
 }
 
-var file_onhand_v1_target_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_onhand_v1_target_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_onhand_v1_target_proto_goTypes = []any{
 	(*TargetStep)(nil),    // 0: onhand.v1.TargetStep
 	(*ChannelTarget)(nil), // 1: onhand.v1.ChannelTarget
+	(*GrantedWrite)(nil),  // 2: onhand.v1.GrantedWrite
+	(WriteOperation)(0),   // 3: onhand.v1.WriteOperation
 }
 var file_onhand_v1_target_proto_depIdxs = []int32{
 	0, // 0: onhand.v1.ChannelTarget.explanation:type_name -> onhand.v1.TargetStep
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2, // 1: onhand.v1.ChannelTarget.write:type_name -> onhand.v1.GrantedWrite
+	3, // 2: onhand.v1.GrantedWrite.operation:type_name -> onhand.v1.WriteOperation
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_onhand_v1_target_proto_init() }
@@ -318,13 +432,14 @@ func file_onhand_v1_target_proto_init() {
 	if File_onhand_v1_target_proto != nil {
 		return
 	}
+	file_onhand_v1_write_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_onhand_v1_target_proto_rawDesc), len(file_onhand_v1_target_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -94,6 +94,8 @@ const (
 	WriteOperation_WRITE_OPERATION_DELTA WriteOperation = 2
 	// Set to quantity only if it is expected.
 	WriteOperation_WRITE_OPERATION_COMPARE_AND_SET WriteOperation = 3
+	// Only read what is shown. Of a granted write; never how a channel's API changes a quantity.
+	WriteOperation_WRITE_OPERATION_READ WriteOperation = 4
 )
 
 // Enum value maps for WriteOperation.
@@ -103,12 +105,14 @@ var (
 		1: "WRITE_OPERATION_ABSOLUTE",
 		2: "WRITE_OPERATION_DELTA",
 		3: "WRITE_OPERATION_COMPARE_AND_SET",
+		4: "WRITE_OPERATION_READ",
 	}
 	WriteOperation_value = map[string]int32{
 		"WRITE_OPERATION_UNSPECIFIED":     0,
 		"WRITE_OPERATION_ABSOLUTE":        1,
 		"WRITE_OPERATION_DELTA":           2,
 		"WRITE_OPERATION_COMPARE_AND_SET": 3,
+		"WRITE_OPERATION_READ":            4,
 	}
 )
 
@@ -186,7 +190,11 @@ type WriteResult struct {
 	// When the last attempt was sent (pusher's clock), microseconds.
 	SentAtUs int64 `protobuf:"varint,21,opt,name=sent_at_us,json=sentAtUs,proto3" json:"sent_at_us,omitempty"`
 	// When the channel answered (pusher's clock), microseconds; 0 when it did not.
-	AckedAtUs     int64 `protobuf:"varint,22,opt,name=acked_at_us,json=ackedAtUs,proto3" json:"acked_at_us,omitempty"`
+	AckedAtUs int64 `protobuf:"varint,22,opt,name=acked_at_us,json=ackedAtUs,proto3" json:"acked_at_us,omitempty"`
+	// When the request whose answer told shown was begun (pusher's clock), microseconds; 0 when shown is not known.
+	ShownAtUs int64 `protobuf:"varint,23,opt,name=shown_at_us,json=shownAtUs,proto3" json:"shown_at_us,omitempty"`
+	// Of an unknown outcome: the write can no longer be applied after this report; what it did is seen by now.
+	Settled       bool `protobuf:"varint,24,opt,name=settled,proto3" json:"settled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -375,11 +383,25 @@ func (x *WriteResult) GetAckedAtUs() int64 {
 	return 0
 }
 
+func (x *WriteResult) GetShownAtUs() int64 {
+	if x != nil {
+		return x.ShownAtUs
+	}
+	return 0
+}
+
+func (x *WriteResult) GetSettled() bool {
+	if x != nil {
+		return x.Settled
+	}
+	return false
+}
+
 var File_onhand_v1_write_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_write_proto_rawDesc = "" +
 	"\n" +
-	"\x15onhand/v1/write.proto\x12\tonhand.v1\"\xf4\x05\n" +
+	"\x15onhand/v1/write.proto\x12\tonhand.v1\"\xae\x06\n" +
 	"\vWriteResult\x12\x19\n" +
 	"\bwrite_id\x18\x01 \x01(\tR\awriteId\x12\x10\n" +
 	"\x03sku\x18\x02 \x01(\tR\x03sku\x12\x18\n" +
@@ -407,18 +429,21 @@ const file_onhand_v1_write_proto_rawDesc = "" +
 	"\rdecided_at_us\x18\x14 \x01(\x03R\vdecidedAtUs\x12\x1c\n" +
 	"\n" +
 	"sent_at_us\x18\x15 \x01(\x03R\bsentAtUs\x12\x1e\n" +
-	"\vacked_at_us\x18\x16 \x01(\x03R\tackedAtUs*\x9a\x01\n" +
+	"\vacked_at_us\x18\x16 \x01(\x03R\tackedAtUs\x12\x1e\n" +
+	"\vshown_at_us\x18\x17 \x01(\x03R\tshownAtUs\x12\x18\n" +
+	"\asettled\x18\x18 \x01(\bR\asettled*\x9a\x01\n" +
 	"\fWriteOutcome\x12\x1d\n" +
 	"\x19WRITE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15WRITE_OUTCOME_APPLIED\x10\x01\x12\x19\n" +
 	"\x15WRITE_OUTCOME_REFUSED\x10\x02\x12\x1a\n" +
 	"\x16WRITE_OUTCOME_NOT_SENT\x10\x03\x12\x19\n" +
-	"\x15WRITE_OUTCOME_UNKNOWN\x10\x04*\x8f\x01\n" +
+	"\x15WRITE_OUTCOME_UNKNOWN\x10\x04*\xa9\x01\n" +
 	"\x0eWriteOperation\x12\x1f\n" +
 	"\x1bWRITE_OPERATION_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WRITE_OPERATION_ABSOLUTE\x10\x01\x12\x19\n" +
 	"\x15WRITE_OPERATION_DELTA\x10\x02\x12#\n" +
-	"\x1fWRITE_OPERATION_COMPARE_AND_SET\x10\x03B9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
+	"\x1fWRITE_OPERATION_COMPARE_AND_SET\x10\x03\x12\x18\n" +
+	"\x14WRITE_OPERATION_READ\x10\x04B9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
 
 var (
 	file_onhand_v1_write_proto_rawDescOnce sync.Once

@@ -438,7 +438,7 @@ func (d *decoder) channel(n ast.Node, id, pointer string, at Place) {
 			}
 		}},
 		{"lists_all_skus", d.flag(&c.ListsAllSKUs)}, {"token_secret", d.words(&c.TokenSecret)}, {"paused", d.flag(&c.Paused)},
-		{"timeout_ms", d.count(&c.TimeoutMS)},
+		{"timeout_ms", d.count(&c.TimeoutMS)}, {"late_window_ms", d.count(&c.LateWindowMS)},
 	})
 	d.Document.Channels = append(d.Document.Channels, c)
 }

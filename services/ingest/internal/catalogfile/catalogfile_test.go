@@ -95,7 +95,8 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		var d catalog.Document
 		for _, id := range ids("channels") {
 			d.Channels = append(d.Channels, catalog.Channel{ID: id, Name: word.Draw(t, "name"), Adapter: "http", BaseURL: "https://x.example/" + rapid.StringMatching(`[a-z]{0,5}`).Draw(t, "path"),
-				Operation: catalog.Operation(rapid.IntRange(1, 3).Draw(t, "op")), RatePerSecond: "0.50", Locations: ids("locs"), Paused: rapid.Bool().Draw(t, "paused")})
+				Operation: catalog.Operation(rapid.IntRange(1, 3).Draw(t, "op")), RatePerSecond: "0.50", Locations: ids("locs"), Paused: rapid.Bool().Draw(t, "paused"),
+				TimeoutMS: rapid.IntRange(0, 9000).Draw(t, "timeout"), LateWindowMS: rapid.IntRange(0, 9000).Draw(t, "window")})
 			if c := &d.Channels[len(d.Channels)-1]; len(c.Locations) == 0 {
 				c.Locations = nil
 			}

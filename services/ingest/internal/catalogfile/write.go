@@ -33,6 +33,7 @@ type Channel struct {
 	TokenSecret   string   `json:"token_secret,omitempty" doc:"Name of the secret that holds its access token; never the token."`
 	Paused        bool     `json:"paused,omitempty" doc:"Nothing is written while paused."`
 	TimeoutMS     int      `json:"timeout_ms,omitempty" doc:"Longest wait for an answer, milliseconds."`
+	LateWindowMS  int      `json:"late_window_ms,omitempty" doc:"Longest time that a write may still be applied after its answer failed to come, milliseconds; twice timeout_ms when left out."`
 }
 
 // Location is a place that holds stock.
@@ -104,7 +105,7 @@ func Of(d *catalog.Document) *Content {
 		c.Channels[ch.ID] = Channel{
 			Name: ch.Name, Adapter: ch.Adapter, BaseURL: ch.BaseURL, Operation: ch.Operation.String(), BatchSize: ch.BatchSize,
 			RatePerSecond: ch.RatePerSecond, Burst: ch.Burst, MaxInFlight: ch.MaxInFlight, Locations: ch.Locations, ListsAllSKUs: ch.ListsAllSKUs,
-			TokenSecret: ch.TokenSecret, Paused: ch.Paused, TimeoutMS: ch.TimeoutMS,
+			TokenSecret: ch.TokenSecret, Paused: ch.Paused, TimeoutMS: ch.TimeoutMS, LateWindowMS: ch.LateWindowMS,
 		}
 	}
 	for i := range d.Locations {
