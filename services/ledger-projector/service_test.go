@@ -406,7 +406,9 @@ func TestNextOwnerEmitsWhatACrashKeptBack(t *testing.T) {
 	r.produce(rec)
 	part.Apply(&e, rec.Offset, rec.Timestamp.UnixMicro())
 	kept := topics.Record(schemas.StockAlerts, "S", r.codec.AppendAlert(nil, &alert.Alert{ID: "kept", Kind: alert.Oversold, SKU: "S", Units: 2}))
-	if err := st.Step(ctx, part, &hotview.Batch{Prev: m.Offset, Last: rec.Offset, Emitted: m.Emitted, Outbox: [][]byte{encodeEntry(kept)}}); err != nil {
+	var step hotview.Step
+	st.Prepare(part, &hotview.Batch{Prev: m.Offset, Last: rec.Offset, Outbox: [][]byte{encodeEntry(kept)}}, &step)
+	if err := st.Apply(ctx, &step, m.Emitted, 0); err != nil {
 		t.Fatal(err)
 	}
 	s = r.start(nil)
@@ -528,7 +530,9 @@ func TestZombieOwner(t *testing.T) {
 			last = rec.Offset
 		}
 		// Either the zombie is quicker, or the service has claimed the partition back.
-		err = z.Step(ctx, part, &hotview.Batch{Prev: prev, Last: last, Emitted: m.Emitted})
+		var step hotview.Step
+		z.Prepare(part, &hotview.Batch{Prev: prev, Last: last}, &step)
+		err = z.Apply(ctx, &step, m.Emitted, 0)
 		t.Logf("partition %d: the zombie's step gave %v", p, err)
 	}
 	r.send(es[600:]...)
@@ -560,32 +564,49 @@ func TestFence(t *testing.T) {
 				}
 				return st, p, m
 			}
+			prepare := func(s *hotview.Store, p *ledger.Partition, prev, last int64) *hotview.Step {
+				st := new(hotview.Step)
+				s.Prepare(p, &hotview.Batch{Prev: prev, Last: last}, st)
+				return st
+			}
 			one, p, m := open("one")
 			if m.Offset != hotview.NoOffset {
 				t.Fatalf("a new partition is at %d", m.Offset)
 			}
+			// Two batches are folded before the first is stored.
 			apply(p, "a", 0)
-			if err := one.Step(ctx, p, &hotview.Batch{Prev: -1, Last: 0}); err != nil {
-				t.Fatal(err)
-			}
-			// The answer was lost and the batch is sent again: applied once.
+			first := prepare(one, p, -1, 0)
 			apply(p, "b", 1)
-			if err := one.Step(ctx, p, &hotview.Batch{Prev: 0, Last: 1}); err != nil {
-				t.Fatal(err)
+			second := prepare(one, p, 0, 1)
+			if err := one.Apply(ctx, second, -1, 0); !errors.Is(err, hotview.ErrStale) {
+				t.Errorf("a batch before the one it was folded on gave %v", err)
 			}
-			if err := one.Step(ctx, p, &hotview.Batch{Prev: 0, Last: 1}); err != nil {
-				t.Fatalf("a step sent again: %v", err)
+			// An answer was lost and the batch is sent again: applied once.
+			for range 2 {
+				if err := one.Apply(ctx, first, -1, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 {
+				if err := one.Apply(ctx, second, -1, 0); err != nil {
+					t.Fatalf("a step sent again: %v", err)
+				}
+			}
+			if err := one.Apply(ctx, first, -1, 0); err != nil {
+				t.Fatalf("an old step sent again: %v", err)
 			}
 			two, q, _ := open("two")
 			apply(p, "c", 2)
-			if err := one.Step(ctx, p, &hotview.Batch{Prev: 1, Last: 2}); !errors.Is(err, hotview.ErrOwner) {
+			if err := one.Apply(ctx, prepare(one, p, 1, 2), -1, 0); !errors.Is(err, hotview.ErrOwner) {
 				t.Errorf("the old owner's step gave %v", err)
 			}
 			apply(q, "c", 2)
-			if err := two.Step(ctx, q, &hotview.Batch{Prev: 0, Last: 2}); !errors.Is(err, hotview.ErrStale) {
+			if err := two.Apply(ctx, prepare(two, q, 0, 2), -1, 0); !errors.Is(err, hotview.ErrStale) {
 				t.Errorf("a step that started from another offset gave %v", err)
 			}
-			if err := two.Step(ctx, q, &hotview.Batch{Prev: 1, Last: 2}); err != nil {
+			two, q, _ = open("two")
+			apply(q, "c", 2)
+			if err := two.Apply(ctx, prepare(two, q, 1, 2), -1, 0); err != nil {
 				t.Errorf("the new owner's step: %v", err)
 			}
 			got, err := hotview.Read(ctx, c, "fence", []string{"S"}, func(string) int32 { return 0 })

@@ -3,7 +3,6 @@ package ledgerprojector
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -34,7 +33,9 @@ type chunk struct {
 	round   int64
 }
 
-// worker owns one partition: one goroutine loads, folds, stores and emits, in that order. Partitions overlap: while one waits for Redis, another folds.
+// worker owns one partition. One goroutine loads and folds, a second one stores and emits what the first has folded ([turn]): while a batch is on its way to
+// Redis, the next is folded, and the one before is on its way to Kafka. When a batch cannot be stored, all that was folded after it is forgotten too, and
+// the state is loaded again.
 type worker struct {
 	s         *Service
 	partition int32
@@ -46,7 +47,7 @@ type worker struct {
 	quitOnce  sync.Once
 
 	ready   atomic.Bool
-	applied atomic.Int64 // last applied offset
+	applied atomic.Int64 // last offset that is in Redis
 	end     atomic.Int64 // of the log, as last seen
 	skus    atomic.Int64 // in memory
 
@@ -57,7 +58,7 @@ type worker struct {
 	more   chan struct{} // has one token when the queue may have grown
 	polled int64         // round that polled records carry; of the poll loop
 
-	// What follows belongs to the goroutine.
+	// What follows belongs to the goroutine that folds.
 	round    int64
 	next     int64 // offset expected next
 	first    bool  // no record of this round was seen yet
@@ -65,14 +66,15 @@ type worker struct {
 	owners   int
 	store    *hotview.Store
 	state    *ledger.Partition
+	folded   int64 // last offset in state
 	oversold int64
 	quiet    int64 // output of events before it was emitted in an earlier life
 	out      *outbox
 	reader   topics.EventReader
 	level    ledger.Level
 	pending  []chunk
+	records  []*kgo.Record // taken and not folded
 	traced   map[string]context.Context
-	spans    []trace.Span
 }
 
 func newWorker(s *Service, partition int32, start, committed int64) *worker {
@@ -105,30 +107,21 @@ func (w *worker) push(rs []*kgo.Record, end int64) {
 	}
 }
 
-// take is all that is queued, waiting for something to be; nil when the worker is to stop, or kick was closed.
-func (w *worker) take(kick <-chan struct{}) []chunk {
-	for {
-		w.mu.Lock()
-		if len(w.queue) > 0 {
-			got := append(w.pending[:0], w.queue...)
-			clear(w.queue)
-			w.queue, w.queued, w.pending = w.queue[:0], 0, got
-			if w.paused {
-				w.paused = false
-				w.s.client.ResumeFetchPartitions(map[string][]int32{schemas.StockEvents: {w.partition}})
-			}
-			w.mu.Unlock()
-			return got
-		}
-		w.mu.Unlock()
-		select {
-		case <-w.more:
-		case <-kick:
-			return nil
-		case <-w.quit:
-			return nil
-		}
+// take is all that is queued; nothing when nothing is.
+func (w *worker) take() []chunk {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) == 0 {
+		return nil
 	}
+	got := append(w.pending[:0], w.queue...)
+	clear(w.queue)
+	w.queue, w.queued = w.queue[:0], 0
+	if w.paused {
+		w.paused = false
+		w.s.client.ResumeFetchPartitions(map[string][]int32{schemas.StockEvents: {w.partition}})
+	}
+	return got
 }
 
 func (w *worker) lag() int64 { return max(0, w.end.Load()-w.applied.Load()-1) }
@@ -185,40 +178,15 @@ func (w *worker) serve(p *pause) error {
 		return err
 	}
 	defer w.out.close()
-	for {
-		chunks := w.take(w.out.failed)
-		if chunks == nil {
-			if w.stopping() {
-				w.release()
-				return nil
-			}
-			return errEmit
-		}
-		for i := range chunks {
-			c := &chunks[i]
-			if c.round != w.round {
-				c.records = nil
-				continue // polled before the seek
-			}
-			if w.first && len(c.records) > 0 {
-				if at := c.records[0].Offset; at > w.next && at != w.gap {
-					w.gap = at // is it a gap in the log, or was the seek overtaken? Ask once more.
-					w.seek(w.next)
-					continue
-				}
-				w.first = false
-			}
-			if err := w.project(c.records); err != nil {
-				return err
-			}
-			c.records = nil
-			p.n = 0
-			if w.stopping() {
-				w.release()
-				return nil
-			}
-		}
+	st := w.storing(p)
+	err := w.fold(st)
+	if e := st.end(); err == nil {
+		err = e
 	}
+	if err == nil {
+		w.release()
+	}
+	return err
 }
 
 // seek has the poll loop go on at an offset, and drops what was polled before.
@@ -272,6 +240,7 @@ func (w *worker) load() error {
 	}
 	w.oversold = m.Oversold
 	w.applied.Store(m.Offset)
+	w.folded, w.pending, w.records = m.Offset, nil, nil
 	w.quiet = 0
 	if m.Emitted == hotview.NoOffset && w.committed <= end {
 		w.quiet = w.committed // events below were emitted in an earlier life of this state
@@ -316,132 +285,6 @@ func (w *worker) repair(m hotview.Meta, entries [][]byte) error {
 	return nil
 }
 
-// project folds records in batches, each stored and emitted before the next.
-func (w *worker) project(rs []*kgo.Record) error {
-	for len(rs) > 0 {
-		n, err := w.batch(rs)
-		if err != nil {
-			return err
-		}
-		rs = rs[n:]
-		if w.stopping() {
-			return nil
-		}
-	}
-	return nil
-}
-
-// batch folds, stores and emits a batch from the head of rs, and returns how many records it took.
-func (w *worker) batch(rs []*kgo.Record) (int, error) {
-	s := w.s
-	began := time.Now()
-	prev := w.applied.Load()
-	b := hotview.Batch{Prev: prev, Last: prev, Oversold: w.oversold}
-	out := w.out.begin(prev)
-	var e event.Event
-	var applied, duplicates, rejected, oversold int64
-	n := 0
-	for n < len(rs) && n < s.cfg.BatchEvents && len(w.state.Changed()) < s.cfg.BatchSKUs {
-		r := rs[n]
-		n++
-		if r.Offset <= prev {
-			continue // fetched twice
-		}
-		b.Last = r.Offset
-		if err := w.reader.Read(r.Value, &e); err != nil {
-			rejected++
-			w.reject(out, r, "undecodable", err.Error()+": find who writes to "+schemas.StockEvents+", and send the event again through the API", &b)
-			continue
-		}
-		if string(r.Key) != e.SKU {
-			rejected++
-			w.reject(out, r, "key_mismatch", fmt.Sprintf("the record's key %.64q is not the SKU %.64q, so that it may be in the wrong partition: key events by SKU", r.Key, e.SKU), &b)
-			continue
-		}
-		res := w.state.Apply(&e, r.Offset, r.Timestamp.UnixMicro())
-		switch res.Outcome {
-		case ledger.Applied:
-			applied++
-			if res.Oversold > 0 {
-				oversold += int64(res.Oversold)
-				w.alertOversold(out, &e, res.Oversold, &b)
-			}
-			if res.Unknown {
-				w.alertUnknown(out, &e, &b)
-			}
-			w.trace(r, &e)
-		case ledger.Duplicate:
-			duplicates++
-		case ledger.Rejected:
-			rejected++
-			w.reject(out, r, res.Fault.Reason, res.Fault.Detail, &b)
-		}
-	}
-	if b.Last == prev {
-		return n, nil
-	}
-	if len(b.Outbox) > 0 && rejected > 0 {
-		s.log.Warn("events rejected: see stock.rejected", "partition", w.partition, "from", prev+1, "to", b.Last, "count", rejected)
-	}
-	now := time.Now()
-	b.AppliedAt = now.UnixMicro()
-	b.Oversold += oversold
-	out.last, out.outbox = b.Last, len(b.Outbox)
-	quiet := b.Last+1 < w.quiet
-	if !quiet && w.quiet == 0 {
-		for _, k := range w.state.Changed() {
-			out.add(w.levelRecord(out, k, b.AppliedAt))
-		}
-	}
-	if err := w.step(&b); err != nil {
-		w.endSpans(err)
-		return 0, err
-	}
-	w.oversold = b.Oversold
-	w.applied.Store(b.Last)
-	w.next = b.Last + 1
-	w.skus.Store(int64(w.state.Len()))
-	switch {
-	case quiet:
-	case w.quiet > 0: // caught up with an earlier life: from here on as usual, after all that it may have lost
-		w.quiet = 0
-		w.state.SKUs(func(k *ledger.SKU) bool {
-			out.add(w.levelRecord(out, k, b.AppliedAt))
-			return true
-		})
-		out.send()
-	default:
-		out.send()
-	}
-	w.endSpans(nil)
-	if !w.ready.Load() && w.lag() == 0 {
-		w.ready.Store(true)
-	}
-	s.totals.add(applied, duplicates, rejected, oversold, b.AppliedAt)
-	s.metrics.batch(w.ctx, n, time.Since(began))
-	return n, nil
-}
-
-// step stores a batch, for as long as it takes Redis to come back.
-func (w *worker) step(b *hotview.Batch) error {
-	var p pause
-	for {
-		b.Emitted, b.Sent = w.out.acknowledged()
-		err := w.store.Step(w.ctx, w.state, b)
-		switch {
-		case err == nil:
-			w.out.trimmed(b.Sent)
-			return nil
-		case errors.Is(err, hotview.ErrOwner), errors.Is(err, hotview.ErrStale):
-			return err
-		}
-		w.s.log.Warn("redis did not take a batch; trying again", "partition", w.partition, "from", b.Prev, "to", b.Last, "err", err)
-		if !p.wait(w.ctx) {
-			return err
-		}
-	}
-}
-
 // release waits for output under way, and notes that it was acknowledged.
 func (w *worker) release() {
 	ctx, cancel := context.WithTimeout(w.ctx, w.s.cfg.Drain)
@@ -454,7 +297,7 @@ func (w *worker) release() {
 }
 
 // trace opens a span for an event that is traced, and has the SKU's level carry it on.
-func (w *worker) trace(r *kgo.Record, e *event.Event) {
+func (w *worker) trace(t *turn, r *kgo.Record, e *event.Event) {
 	if len(w.traced) > 0 {
 		delete(w.traced, e.SKU) // the level carries the trace of its last event
 	}
@@ -468,18 +311,6 @@ func (w *worker) trace(r *kgo.Record, e *event.Event) {
 	ctx, span := w.s.deps.Telemetry.Tracer.Start(ctx, "ledger apply", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		attribute.String("stock.event.id", e.ID), attribute.String("stock.event.kind", e.Kind.String()), attribute.String("stock.sku", e.SKU),
 		attribute.Int64("messaging.kafka.offset", r.Offset)))
-	w.spans = append(w.spans, span)
+	t.spans = append(t.spans, span)
 	w.traced[w.state.SKU(e.SKU).Name()] = ctx
-}
-
-func (w *worker) endSpans(err error) {
-	for _, sp := range w.spans {
-		if err != nil {
-			sp.RecordError(err)
-		}
-		sp.End()
-	}
-	clear(w.spans)
-	w.spans = w.spans[:0]
-	clear(w.traced)
 }

@@ -63,7 +63,7 @@ type Meta struct {
 	AppliedAt int64 // Unix microseconds
 }
 
-// Store writes one partition for one owner. Not safe for concurrent use.
+// Store writes one partition for one owner. Not safe for concurrent use, but for Apply beside Prepare.
 type Store struct {
 	client    redis.UniversalClient
 	ns        Namespace
@@ -75,13 +75,20 @@ type Store struct {
 	chunks map[int64][]int64 // bucket -> length of each chunk of its journal
 	known  int               // locations that are stored, with the empty one
 
-	names   [ledger.Unassigned + 1][]any // field names by field and index, boxed once
-	args    []any
-	lasts   []text
-	values  []int64
-	buf     []ledger.Change
-	ends    []int // in buf, by changed SKU
-	appends []chunkAppend
+	names [ledger.Unassigned + 1][]any // field names by field and index, boxed once
+	buf   []ledger.Change
+	ends  []int // in buf, by changed SKU
+}
+
+// Step is one batch, ready to be stored: copies of all it changes. The zero value is ready to be prepared; it is used again to save garbage.
+type Step struct {
+	prefix        string
+	args          []any
+	lasts         []text
+	values        []int64
+	appends       []chunkAppend
+	journal       []byte
+	emitted, sent int // places of the arguments that are known only when it is applied
 }
 
 // MaxChunk is the length at which a journal chunk is full: well below Redis's largest string.
@@ -384,61 +391,51 @@ func (s *Store) chunkKey(bucket, n int64) string { return s.key("journal:" + chu
 // Batch is what a step writes beside the partition's changes.
 type Batch struct {
 	Prev, Last int64 // the offset before the batch, and of its last event
-	Emitted    int64
 	Oversold   int64
 	AppliedAt  int64
-	Sent       int      // entries at the head of the outbox that have been acknowledged
 	Outbox     [][]byte // entries to add
 }
 
-// Step writes what changed in p since it was flushed, and the batch's last offset, in one atomic step. On success it flushes p. A step whose
-// answer was lost may be sent again. ErrOwner and ErrStale mean that p is not what Redis holds: forget it and load again.
-func (s *Store) Step(ctx context.Context, p *ledger.Partition, b *Batch) error {
-	s.prepare(p, b)
-	s.args[0], s.args[1] = "evalsha", stepScript.Hash()
-	cmd := redis.NewCmd(ctx, s.args...)
+// Apply writes a prepared step in one atomic step: what changed, what the fold must remember, and the batch's last offset. emitted is the offset up to which all
+// output is in Kafka, sent how many entries at the head of the outbox are. A step whose answer was lost may be applied again. After ErrOwner and ErrStale,
+// the partition that it was prepared from is not what Redis holds: forget it and load again. Steps of a store are applied in the order they were
+// prepared in. It may run beside Prepare for another step.
+func (s *Store) Apply(ctx context.Context, st *Step, emitted int64, sent int) error {
+	st.args[st.emitted], st.args[st.sent] = emitted, sent
+	st.args[0], st.args[1] = "evalsha", stepScript.Hash()
+	cmd := redis.NewCmd(ctx, st.args...)
 	err := s.client.Process(ctx, cmd)
 	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		s.args[0], s.args[1] = "eval", stepSource
-		cmd = redis.NewCmd(ctx, s.args...)
+		st.args[0], st.args[1] = "eval", stepSource
+		cmd = redis.NewCmd(ctx, st.args...)
 		err = s.client.Process(ctx, cmd)
 	}
 	r, _ := cmd.Val().(string)
-	if err := outcome("step "+s.prefix, r, err); err != nil {
-		return err
-	}
-	s.known = len(p.Locations())
-	for _, bucket := range p.Dropped() {
-		delete(s.chunks, bucket)
-	}
-	for _, a := range s.appends {
-		chunks := s.chunks[a.bucket]
-		if a.n == int64(len(chunks)) {
-			chunks = append(chunks, 0)
-		}
-		chunks[a.n] = a.have + int64(len(a.data))
-		s.chunks[a.bucket] = chunks
-	}
-	p.Flushed()
-	return nil
+	return outcome("step "+st.prefix, r, err)
 }
 
 // chunkAppend is bytes to append to a journal chunk that has so many.
 type chunkAppend struct {
 	bucket, n, have int64
-	data            []byte
+	data            text
 }
 
-// prepare fills s.args with the script's keys and arguments. Numbers and texts are passed by pointer and names are boxed once, so that a batch costs
-// hardly any garbage.
-func (s *Store) prepare(p *ledger.Partition, b *Batch) {
+// Prepare copies what changed in p since it was flushed into st, to be stored with b on top of the steps prepared before, and flushes p. Numbers and texts are
+// passed by pointer and names are boxed once, so that a batch costs hardly any garbage.
+func (s *Store) Prepare(p *ledger.Partition, b *Batch, st *Step) {
 	changed, fresh, dropped := p.Changed(), p.Locations()[s.known:], p.Dropped()
 	s.buf, s.ends = s.buf[:0], s.ends[:0]
 	for _, k := range changed {
 		s.buf = k.AppendChanges(s.buf, false)
 		s.ends = append(s.ends, len(s.buf))
 	}
-	s.appends = s.appends[:0]
+	size := 0
+	for _, g := range p.Journal() {
+		size += len(g.Data)
+	}
+	st.prefix = s.prefix
+	st.journal = slices.Grow(st.journal[:0], size)
+	st.appends = st.appends[:0]
 	for _, g := range p.Journal() {
 		if len(g.Data) == 0 || slices.Contains(dropped, g.Bucket) {
 			continue
@@ -450,7 +447,9 @@ func (s *Store) prepare(p *ledger.Partition, b *Batch) {
 				n, have = n+1, 0
 			}
 		}
-		s.appends = append(s.appends, chunkAppend{g.Bucket, n, have, g.Data})
+		from := len(st.journal)
+		st.journal = append(st.journal, g.Data...)
+		st.appends = append(st.appends, chunkAppend{g.Bucket, n, have, text{st.journal[from:]}})
 	}
 	drops := 0
 	for _, bucket := range dropped {
@@ -458,44 +457,51 @@ func (s *Store) prepare(p *ledger.Partition, b *Batch) {
 	}
 
 	// Pointers into these must stay good: room first.
-	s.values = slices.Grow(s.values[:0], 16+len(s.appends)+3*len(changed))
-	s.lasts = slices.Grow(s.lasts[:0], len(changed))
+	st.values = slices.Grow(st.values[:0], 16+len(st.appends)+3*len(changed)+len(s.buf))
+	st.lasts = slices.Grow(st.lasts[:0], len(changed))
 
 	// evalsha, script, number of keys, keys
-	s.args = append(s.args[:0], nil, nil)
-	s.number(int64(5 + len(s.appends) + drops + len(changed)))
-	s.args = append(s.args, s.key("meta"), s.key("locations"), s.key("skus"), s.key("outbox"), s.key("journal"))
-	for _, a := range s.appends {
-		s.args = append(s.args, s.chunkKey(a.bucket, a.n))
+	st.args = append(st.args[:0], nil, nil)
+	st.number(int64(5 + len(st.appends) + drops + len(changed)))
+	st.args = append(st.args, s.key("meta"), s.key("locations"), s.key("skus"), s.key("outbox"), s.key("journal"))
+	for _, a := range st.appends {
+		st.args = append(st.args, s.chunkKey(a.bucket, a.n))
 	}
 	for _, bucket := range dropped {
 		for n := range s.chunks[bucket] {
-			s.args = append(s.args, s.chunkKey(bucket, int64(n)))
+			st.args = append(st.args, s.chunkKey(bucket, int64(n)))
 		}
 	}
 	for _, k := range changed {
 		if k.Key == nil {
 			k.Key = s.key("sku:" + k.Name()) // boxed once in the SKU's life
 		}
-		s.args = append(s.args, k.Key)
+		st.args = append(st.args, k.Key)
 	}
 
-	s.args = append(s.args, s.owner)
-	s.number(b.Prev, b.Last, p.Clock(), b.Emitted, b.Oversold, b.AppliedAt, int64(b.Sent), int64(len(fresh)), int64(len(b.Outbox)), int64(len(s.appends)), int64(drops))
+	st.args = append(st.args, s.owner)
+	st.number(b.Prev, b.Last, p.Clock())
+	st.emitted = len(st.args)
+	st.args = append(st.args, nil)
+	st.number(b.Oversold, b.AppliedAt)
+	st.sent = len(st.args)
+	st.args = append(st.args, nil)
+	st.number(int64(len(fresh)), int64(len(b.Outbox)), int64(len(st.appends)), int64(drops))
 	for _, name := range fresh {
-		s.args = append(s.args, name)
+		st.args = append(st.args, name)
 	}
 	for _, o := range b.Outbox {
-		s.args = append(s.args, o)
+		st.args = append(st.args, o)
 	}
-	for _, a := range s.appends {
-		s.args = append(s.args, chunkField(a.bucket, a.n))
-		s.number(a.have)
-		s.args = append(s.args, a.data)
+	for i := range st.appends {
+		a := &st.appends[i]
+		st.args = append(st.args, chunkField(a.bucket, a.n))
+		st.number(a.have)
+		st.args = append(st.args, &a.data)
 	}
 	for _, bucket := range dropped {
 		for n := range s.chunks[bucket] {
-			s.args = append(s.args, chunkField(bucket, int64(n)))
+			st.args = append(st.args, chunkField(bucket, int64(n)))
 		}
 	}
 	from := 0
@@ -504,21 +510,41 @@ func (s *Store) prepare(p *ledger.Partition, b *Batch) {
 		from = s.ends[i]
 		n := int64(6 + 2*len(changes))
 		if k.Fresh() {
-			s.number(-n)
-			s.args = append(s.args, k.Name())
+			st.number(-n)
+			st.args = append(st.args, k.Name())
 		} else {
-			s.number(n)
+			st.number(n)
 		}
-		s.args = append(s.args, nameVersion)
-		s.number(k.Version())
-		s.args = append(s.args, nameAvailable)
-		s.number(int64(k.Available()))
-		s.args = append(s.args, nameLast, s.last(k))
+		st.args = append(st.args, nameVersion)
+		st.number(k.Version())
+		st.args = append(st.args, nameAvailable)
+		st.number(int64(k.Available()))
+		st.args = append(st.args, nameLast, st.last(k))
 		for j := range changes {
 			c := &changes[j]
-			s.args = append(s.args, s.fieldName(p, c), &c.Value)
+			st.args = append(st.args, s.fieldName(p, c))
+			st.number(c.Value)
 		}
 	}
+	s.prepared(p, st)
+}
+
+// prepared takes over what the store will hold once the step is applied.
+func (s *Store) prepared(p *ledger.Partition, st *Step) {
+	s.known = len(p.Locations())
+	for _, bucket := range p.Dropped() {
+		delete(s.chunks, bucket)
+	}
+	for i := range st.appends {
+		a := &st.appends[i]
+		chunks := s.chunks[a.bucket]
+		if a.n == int64(len(chunks)) {
+			chunks = append(chunks, 0)
+		}
+		chunks[a.n] = a.have + int64(len(a.data.b))
+		s.chunks[a.bucket] = chunks
+	}
+	p.Flushed()
 }
 
 // text is bytes that are passed by pointer: boxing a slice would allocate.
@@ -528,7 +554,7 @@ type text struct{ b []byte }
 func (t *text) MarshalBinary() ([]byte, error) { return t.b, nil }
 
 // last is the field that names a SKU's last event: offset, kind, when it was received, and id.
-func (s *Store) last(k *ledger.SKU) *text {
+func (s *Step) last(k *ledger.SKU) *text {
 	s.lasts = s.lasts[:len(s.lasts)+1]
 	t := &s.lasts[len(s.lasts)-1]
 	b := strconv.AppendInt(t.b[:0], k.Offset(), 10)
@@ -556,7 +582,7 @@ func parseLast(v string, st *ledger.Stored) error {
 }
 
 // number appends numbers to the arguments, by pointer: boxing a number would allocate.
-func (s *Store) number(vs ...int64) {
+func (s *Step) number(vs ...int64) {
 	for _, v := range vs {
 		s.values = append(s.values, v)
 		s.args = append(s.args, &s.values[len(s.values)-1])
