@@ -185,7 +185,9 @@ func ServeClickHouse(l net.Listener, engine *clickhouse.Engine, cfg clickhouse.H
 			log.Warn("ClickHouse statements were cut off by the stop")
 			err = s.Close()
 		}
-		<-served
+		if serving := <-served; !errors.Is(serving, http.ErrServerClosed) {
+			err = errors.Join(err, serving)
+		}
 		h.Close()
 		return err
 	}
@@ -206,7 +208,8 @@ func checkSpace(dir string) error {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return fmt.Errorf("embedded: look at the disk of %s: %w", dir, err)
 	}
-	if free := uint64(st.Bavail) * uint64(st.Bsize); free < minFree {
+	free := uint64(st.Bavail) * uint64(st.Bsize) //nolint:unconvert // the field's type differs between systems
+	if free < minFree {
 		return fmt.Errorf("embedded: the disk that holds %s is full: %d MB are free, %d MB are needed: %w", dir, free>>20, minFree>>20, syscall.ENOSPC)
 	}
 	return nil

@@ -26,7 +26,11 @@ func start(t *testing.T, cfg embedded.Config) *embedded.Parts {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.Stop() })
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
 	return p
 }
 

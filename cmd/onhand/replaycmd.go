@@ -77,7 +77,7 @@ func (c *replayCmd) Run(ctx context.Context, s streams) error {
 		}
 		cfg.Loaded = conn.quiet
 	}
-	done := func(replay.Progress) {}
+	var done func(replay.Progress)
 	if isTerminal(s.err) {
 		bar := progressbar.NewOptions(len(data.Documents), progressbar.OptionSetWriter(s.err), progressbar.OptionSetPredictTime(true), progressbar.OptionFullWidth(),
 			progressbar.OptionSetDescription("replay"), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionShowCount(), progressbar.OptionSetItsString("documents"))

@@ -91,7 +91,9 @@ func TestRestart(t *testing.T) {
 		t.Errorf("stopping took %v", d)
 	}
 	var n int
-	fmt.Sscan(port, &n)
+	if _, err := fmt.Sscan(port, &n); err != nil {
+		t.Fatal(err)
+	}
 	b = start(t, broker.Config{Dir: dir, Port: n})
 	if got := values(t, b, "stock.events", 1000); len(got) != 1000 || got["7"] != "v7" {
 		t.Errorf("%d keys after the restart", len(got))
@@ -105,7 +107,9 @@ func TestRestart(t *testing.T) {
 		t.Errorf("a taken port: %v", err)
 	}
 	file := dir + "/file"
-	os.WriteFile(file, nil, 0o644)
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := broker.Start(broker.Config{Dir: file}); err == nil {
 		t.Error("a file as data directory: no error")
 	}
@@ -124,8 +128,7 @@ func TestKilled(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }() // it may have been killed by the test already
 	var addr string
 	if _, err := fmt.Fscan(out, &addr); err != nil {
 		t.Fatal(err)
@@ -157,7 +160,7 @@ func TestKilled(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Wait()
+	_ = cmd.Wait() // killed
 	cancel()
 	c.Close() // every record's promise has been called then
 	close(keys)
@@ -289,6 +292,8 @@ func rss() int64 {
 		return 0
 	}
 	var size, pages int64
-	fmt.Sscan(string(b), &size, &pages)
+	if _, err := fmt.Sscan(string(b), &size, &pages); err != nil {
+		return 0
+	}
 	return pages * int64(os.Getpagesize())
 }

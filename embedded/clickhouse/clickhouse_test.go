@@ -367,8 +367,12 @@ func TestBodies(t *testing.T) {
 	}
 	var zipped bytes.Buffer
 	z := gzip.NewWriter(&zipped)
-	z.Write(rows.Bytes())
-	z.Close()
+	if _, err := z.Write(rows.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if status, _, body := call(t, "POST", q(base, "INSERT INTO t FORMAT TSV"), zipped.String(), "Content-Encoding", "gzip"); status != 200 {
 		t.Errorf("gzip body: %d %s", status, body)
 	}
@@ -485,7 +489,7 @@ func TestCancel(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	send := func(ctx context.Context) {
-		r, _ := http.NewRequestWithContext(ctx, "GET", q(base, long), nil)
+		r, _ := http.NewRequestWithContext(ctx, http.MethodGet, q(base, long), nil)
 		if res, err := http.DefaultTransport.RoundTrip(r); err == nil {
 			res.Body.Close()
 		}

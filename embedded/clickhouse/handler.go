@@ -85,7 +85,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch r.URL.Path {
 	case "/ping", "/replicas_status":
-		io.WriteString(w, "Ok.\n")
+		_, _ = io.WriteString(w, "Ok.\n")
 		return
 	case "/", "":
 	default:
@@ -116,7 +116,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	result, err := h.query(rq)
 	switch {
 	case errors.Is(err, errEmpty):
-		io.WriteString(w, "Ok.\n")
+		_, _ = io.WriteString(w, "Ok.\n")
 	case err != nil:
 		h.fail(w, rq, err, 0)
 	default:
@@ -245,7 +245,7 @@ func (h *Handler) body(rq *request) (io.Reader, error) {
 	case "", "identity":
 	case "gzip", "x-gzip":
 		z, err := gzip.NewReader(body)
-		if err == io.EOF { // no body at all
+		if errors.Is(err, io.EOF) { // no body at all
 			return http.NoBody, nil
 		}
 		if err != nil {

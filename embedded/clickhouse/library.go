@@ -44,7 +44,7 @@ func Find(path, dir string) (string, error) {
 			continue
 		}
 		if _, err := os.Stat(named.path); err != nil {
-			return "", fmt.Errorf("%w: %s names %s: %v", ErrNoLibrary, named.what, named.path, errors.Unwrap(err))
+			return "", fmt.Errorf("%w: %s names %s: %w", ErrNoLibrary, named.what, named.path, errors.Unwrap(err))
 		}
 		return named.path, nil
 	}

@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -55,7 +56,7 @@ func readForm(body io.Reader, boundary string, limit int64) (url.Values, error) 
 	total := int64(0)
 	for {
 		p, err := parts.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return form, nil
 		}
 		if err != nil {

@@ -224,7 +224,7 @@ func (r *Registry) Stop() {
 		if r.server.Shutdown(ctx) != nil {
 			r.server.Close()
 		}
-		<-r.done
+		_ = <-r.done // it only says that the server was closed
 		r.journal.Close()
 	})
 }
