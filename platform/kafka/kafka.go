@@ -67,6 +67,24 @@ func (c Config) Validate() error {
 
 // Client connects with the settings and what more the caller wants of the client. It does not reach out before the first use.
 func (c Config) Client(log *slog.Logger, clientID string, more ...kgo.Opt) (*kgo.Client, error) {
+	opts, err := c.options(log, clientID, more)
+	if err != nil {
+		return nil, err
+	}
+	return kgo.NewClient(opts...)
+}
+
+// Session connects as [Config.Client] does, to consume in a group and to write in transactions that hold what was written and the group's offsets together. More must
+// name the group and the transactional id.
+func (c Config) Session(log *slog.Logger, clientID string, more ...kgo.Opt) (*kgo.GroupTransactSession, error) {
+	opts, err := c.options(log, clientID, more)
+	if err != nil {
+		return nil, err
+	}
+	return kgo.NewGroupTransactSession(opts...)
+}
+
+func (c Config) options(log *slog.Logger, clientID string, more []kgo.Opt) ([]kgo.Opt, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
@@ -90,7 +108,7 @@ func (c Config) Client(log *slog.Logger, clientID string, more ...kgo.Opt) (*kgo
 		}
 		opts = append(opts, kgo.SASL(m))
 	}
-	return kgo.NewClient(append(opts, more...)...)
+	return append(opts, more...), nil
 }
 
 // Close has a member leave its group and closes its client, and waits for that no longer than it is told: a join that is under way must end first, and it lasts until
