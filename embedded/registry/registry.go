@@ -35,7 +35,7 @@ const maxBody = 4 << 20
 type Registry struct {
 	url    string
 	server *http.Server
-	done   chan error
+	done   chan struct{}
 	stop   sync.Once
 
 	mu      sync.Mutex // one change at a time: ids follow the journal's order
@@ -60,7 +60,7 @@ func Start(dir string, port int) (*Registry, error) {
 	}
 	// No compatibility check of its own: that is what the build checks, and the
 	// one here knows Protobuf's rules only in part.
-	r := &Registry{inner: srfake.NewRegistry(srfake.WithGlobalCompat(sr.CompatNone)).Handler(), known: map[string]bool{}, done: make(chan error, 1)}
+	r := &Registry{inner: srfake.NewRegistry(srfake.WithGlobalCompat(sr.CompatNone)).Handler(), known: map[string]bool{}, done: make(chan struct{})}
 	file := filepath.Join(dir, "schemas.jsonl")
 	if err := r.replay(file); err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
@@ -75,7 +75,10 @@ func Start(dir string, port int) (*Registry, error) {
 	}
 	r.url = "http://" + l.Addr().String()
 	r.server = &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
-	go func() { r.done <- r.server.Serve(l) }()
+	go func() {
+		defer close(r.done)
+		_ = r.server.Serve(l) // it only says that the server was closed
+	}()
 	return r, nil
 }
 
@@ -224,7 +227,7 @@ func (r *Registry) Stop() {
 		if r.server.Shutdown(ctx) != nil {
 			r.server.Close()
 		}
-		_ = <-r.done // it only says that the server was closed
+		<-r.done
 		r.journal.Close()
 	})
 }
