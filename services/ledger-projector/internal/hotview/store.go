@@ -91,8 +91,9 @@ type Step struct {
 	emitted, sent int // places of the arguments that are known only when it is applied
 }
 
-// MaxChunk is the length at which a journal chunk is full: well below Redis's largest string.
-const MaxChunk = 32 << 20
+// MaxChunk is the length at which a journal chunk is full. A Redis without room behind a string copies all of it to append to it, so chunks are short; but
+// each is a key, and one read when the partition is loaded.
+const MaxChunk = 128 << 10
 
 // NewStore is a store of a partition for an owner; each incarnation of an owner has its own name.
 func NewStore(client redis.UniversalClient, ns Namespace, partition int32, owner string, id Identity) *Store {
