@@ -99,7 +99,10 @@ func (d *day) inRedis(ctx context.Context) map[string]int64 {
 		t.Fatal(err)
 	}
 	for p := range partitions {
-		prefix := "oh:{p" + strconv.Itoa(p) + "}:"
+		prefix, err := c.Get(ctx, "oh:{p"+strconv.Itoa(p)+"}:live").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
 		skus, err := c.SMembers(ctx, prefix+"skus").Result()
 		if err != nil {
 			t.Fatal(err)

@@ -92,9 +92,13 @@ func Ledger(ctx context.Context, client redis.UniversalClient, namespace string)
 		return nil
 	}
 	scan := func(ctx context.Context, c redis.Cmdable) error {
+		prefixes := make(map[string]string) // of a partition's first generation -> of its live one
 		var cursor uint64
 		for {
-			keys, next, err := c.Scan(ctx, cursor, namespace+":{p*}:sku:*", 1000).Result()
+			keys, next, err := c.Scan(ctx, cursor, namespace+":{p*}:*sku:*", 1000).Result()
+			if err == nil {
+				keys, err = live(ctx, c, keys, prefixes)
+			}
 			if err == nil && len(keys) > 0 {
 				err = add(ctx, c, keys)
 			}
@@ -121,6 +125,28 @@ func Ledger(ctx context.Context, client redis.UniversalClient, namespace string)
 		return Units{}, fmt.Errorf("ledger in Redis: %w", err)
 	}
 	return Units{SKUs: at(skus), Sold: at(sold), Cancelled: at(restored), OnHand: at(onHand), Committed: at(committed), Available: at(onHand - committed - held - safety)}, nil
+}
+
+// live leaves out the keys of generations that are not served.
+func live(ctx context.Context, c redis.Cmdable, keys []string, prefixes map[string]string) ([]string, error) {
+	out := keys[:0]
+	for _, k := range keys {
+		first := k[:strings.Index(k, "}:")+2]
+		if _, known := prefixes[first]; !known {
+			prefix, err := c.Get(ctx, first+"live").Result()
+			if errors.Is(err, redis.Nil) {
+				prefix, err = first, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			prefixes[first] = prefix
+		}
+		if strings.HasPrefix(k, prefixes[first]+"sku:") {
+			out = append(out, k)
+		}
+	}
+	return out, nil
 }
 
 // ClickHouse says where to ask.

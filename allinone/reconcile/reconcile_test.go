@@ -17,6 +17,9 @@ func TestLedgerAddsUpEveryHash(t *testing.T) {
 	m.HSet("oh:{p0}:sku:A", "main:on_hand", "10", "main:committed", "3", "store:on_hand", "-2", "unassigned", "1", "sold:web", "4", "restored:web", "1", "version", "9")
 	m.HSet("oh:{p7}:sku:B:C", "main:on_hand", "5", "main:held", "2", "main:safety_stock", "1", "sold:web", "6", "sold:amz", "1")
 	m.HSet("oh:{p7}:meta", "offset", "99")
+	m.HSet("oh:{p3}:sku:E", "main:on_hand", "500") // an old generation, not dropped yet
+	m.HSet("oh:{p3}:g2:sku:sku:E", "main:on_hand", "0", "unassigned", "0")
+	_ = m.Set("oh:{p3}:live", "oh:{p3}:g2:")
 	m.HSet("other:{p0}:sku:A", "main:on_hand", "1000")
 	client := redis.NewClient(&redis.Options{Addr: m.Addr()})
 	defer client.Close()
@@ -27,7 +30,7 @@ func TestLedgerAddsUpEveryHash(t *testing.T) {
 	for name, x := range map[string]struct {
 		got  *int64
 		want int64
-	}{"skus": {u.SKUs, 2}, "on hand": {u.OnHand, 13}, "committed": {u.Committed, 4}, "sold": {u.Sold, 11}, "cancelled": {u.Cancelled, 1}, "available": {u.Available, 6}} {
+	}{"skus": {u.SKUs, 3}, "on hand": {u.OnHand, 13}, "committed": {u.Committed, 4}, "sold": {u.Sold, 11}, "cancelled": {u.Cancelled, 1}, "available": {u.Available, 6}} {
 		if x.got == nil || *x.got != x.want {
 			t.Errorf("%s: %v, want %d", name, x.got, x.want)
 		}

@@ -14,7 +14,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/onhand/onhand/schemas"
-	"github.com/onhand/onhand/services/ledger-projector/internal/hotview"
 	"github.com/onhand/onhand/stock/ledger"
 )
 
@@ -83,7 +82,7 @@ func (s *Service) getAvailability(w http.ResponseWriter, r *http.Request) {
 		unavailable(w, "the ledger is starting: ask again in a moment")
 		return
 	}
-	levels, err := hotview.Read(r.Context(), s.deps.Redis, s.ns, []string{sku}, where(n))
+	levels, err := s.levels.Read(r.Context(), []string{sku}, where(n))
 	if err != nil {
 		s.readFailed(w, r, err)
 		return
@@ -166,7 +165,7 @@ func (s *Service) postAvailability(w http.ResponseWriter, r *http.Request) {
 		unavailable(w, "the ledger is starting: ask again in a moment")
 		return
 	}
-	levels, err := hotview.Read(r.Context(), s.deps.Redis, s.ns, req.SKUs, where(n))
+	levels, err := s.levels.Read(r.Context(), req.SKUs, where(n))
 	if err != nil {
 		s.readFailed(w, r, err)
 		return

@@ -32,6 +32,7 @@ type Service struct {
 	metrics metrics
 	totals  totals
 	ns      hotview.Namespace
+	levels  *hotview.Reader
 	id      string // of this process, in owner names
 
 	partitions atomic.Int32 // of stock.events; 0 until known
@@ -64,7 +65,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, deps: deps, log: deps.Telemetry.Log, ns: hotview.Namespace(cfg.Namespace), id: rand.Text()[:12], workers: make(map[int32]*worker),
-		identified: make(chan struct{}),
+		identified: make(chan struct{}), levels: hotview.NewReader(deps.Redis, hotview.Namespace(cfg.Namespace)),
 	}
 	var err error
 	if s.metrics, err = newMetrics(deps.Telemetry.Meter, s); err != nil {

@@ -190,7 +190,7 @@ func (r *rig) check(o ledger.Options) *Fold {
 	for sku := range want {
 		skus = append(skus, sku)
 	}
-	got, err := hotview.Read(context.Background(), r.redis, "oh", skus, where(testPartitions))
+	got, err := hotview.NewReader(r.redis, "oh").Read(context.Background(), skus, where(testPartitions))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -609,7 +609,7 @@ func TestFence(t *testing.T) {
 			if err := two.Apply(ctx, prepare(two, q, 1, 2), -1, 0); err != nil {
 				t.Errorf("the new owner's step: %v", err)
 			}
-			got, err := hotview.Read(ctx, c, "fence", []string{"S"}, func(string) int32 { return 0 })
+			got, err := hotview.NewReader(c, "fence").Read(ctx, []string{"S"}, func(string) int32 { return 0 })
 			if err != nil || got[0].Version != 3 || got[0].Sold[0].Units != 3 {
 				t.Errorf("got %+v, %v", got[0], err)
 			}
@@ -619,7 +619,7 @@ func TestFence(t *testing.T) {
 			if err := two.Clear(ctx); err != nil {
 				t.Fatal(err)
 			}
-			if keys := c.Keys(ctx, "fence:*").Val(); len(keys) != 1 {
+			if keys := c.Keys(ctx, "fence:*").Val(); len(keys) != 2 { // meta and live
 				t.Errorf("after clearing there are %v", keys)
 			}
 		})
@@ -770,7 +770,7 @@ func TestOtherSettingsFoldAnew(t *testing.T) {
 	eventually(t, "the ledger is the fold with the new limit", func() error {
 		f := r.settled(cfg.Options())
 		for sku, l := range f.Levels() {
-			got, err := hotview.Read(context.Background(), r.redis, "oh", []string{sku}, where(testPartitions))
+			got, err := hotview.NewReader(r.redis, "oh").Read(context.Background(), []string{sku}, where(testPartitions))
 			if err != nil {
 				return err
 			}

@@ -157,8 +157,13 @@ func (w *worker) run() {
 		if err == nil || w.stopping() {
 			return
 		}
-		w.s.metrics.reloads.Add(w.ctx, 1)
-		log.Warn("loading the partition again", "applied", w.applied.Load(), "err", err)
+		if errors.Is(err, hotview.ErrFrozen) { // a rebuild catches up: in a moment it is ours again
+			p.n = min(p.n, 2)
+			log.Debug("waiting for a rebuild to take the partition over", "err", err)
+		} else {
+			w.s.metrics.reloads.Add(w.ctx, 1)
+			log.Warn("loading the partition again", "applied", w.applied.Load(), "err", err)
+		}
 		ctx, cancel := context.WithCancel(w.ctx)
 		go func() {
 			select {

@@ -588,6 +588,7 @@ type shelfStore struct {
 	journal   map[int64][]byte
 	locations []string
 	clock     int64
+	digest    [DigestBuckets]uint64
 }
 
 func newStore() *shelfStore {
@@ -595,8 +596,14 @@ func newStore() *shelfStore {
 }
 
 func (st *shelfStore) flush(p *Partition) {
+	sums, changed := p.Digest(), p.DigestChanged()
+	for b := range sums {
+		if changed[b] {
+			st.digest[b] = sums[b]
+		}
+	}
 	for _, s := range p.Changed() {
-		st.skus[s.Name()] = &Stored{SKU: s.Name(), Version: s.Version(), Offset: s.Offset(), ReceivedAt: s.ReceivedAt(), EventID: string(s.EventID()), EventKind: s.Kind()}
+		st.skus[s.Name()] = &Stored{SKU: s.Name(), Version: s.Version(), Offset: s.Offset(), ReceivedAt: s.ReceivedAt(), EventID: string(s.EventID()), EventKind: s.Kind(), Available: s.Available()}
 		if s.Fresh() {
 			st.fields[s.Name()] = map[string]StoredChange{}
 		}
@@ -635,6 +642,9 @@ func (st *shelfStore) load(t interface{ Fatal(...any) }, o Options) *Partition {
 			t.Fatal(err)
 		}
 	}
+	if differ := r.Digest(&st.digest); differ != nil {
+		t.Fatal("the stored SKUs and their digest differ in", differ)
+	}
 	for _, b := range slices.Sorted(maps.Keys(st.journal)) {
 		if err := r.Journal(b, st.journal[b]); err != nil {
 			t.Fatal(err)
@@ -670,6 +680,9 @@ func TestRestoredGoesOnAsBefore(t *testing.T) {
 		}
 		if got, want := levels(part), levels(whole); !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %+v\nwant %+v", got, want)
+		}
+		if *part.Digest() != *whole.Digest() {
+			t.Fatal("the digest kept along differs from the one of an unbroken fold")
 		}
 		gi, gn := part.Remembered()
 		wi, wn := whole.Remembered()

@@ -44,9 +44,11 @@ type Partition struct {
 	items     map[uint64]item
 	wide      map[uint64][]share // items over more than two locations
 
-	changed []*SKU
-	journal []Segment
-	dropped []int64
+	changed  []*SKU
+	journal  []Segment
+	dropped  []int64
+	digest   [DigestBuckets]uint64 // as of the last call of Digest
+	digested [DigestBuckets]bool   // sums that changed since Flushed
 
 	scratch []byte
 	work    []settled
@@ -55,8 +57,9 @@ type Partition struct {
 
 // names gives strings small numbers.
 type names struct {
-	names []string
-	index map[string]uint16
+	names  []string
+	hashes []uint64 // nameHash of each
+	index  map[string]uint16
 }
 
 func newNames(first ...string) names {
@@ -77,6 +80,7 @@ func (n *names) of(s string) uint16 {
 	s = strings.Clone(s)
 	i := uint16(len(n.names))
 	n.names = append(n.names, s)
+	n.hashes = append(n.hashes, nameHash(s))
 	n.index[s] = i
 	return i
 }
@@ -145,6 +149,7 @@ func (p *Partition) Flushed() {
 		p.journal[i].Data = p.journal[i].Data[:0]
 	}
 	p.journal = p.journal[:0]
+	clear(p.digested[:])
 }
 
 // Apply folds one event. The offset is its record's, and at its record's time in Unix microseconds; a time before an earlier record's counts as that

@@ -16,6 +16,7 @@ type Stored struct {
 	ReceivedAt int64
 	EventID    string
 	EventKind  event.Kind
+	Available  Units // as stored: it follows from the rest
 	Changes    []StoredChange
 }
 
@@ -81,12 +82,32 @@ func (r *Restoring) SKU(st *Stored) error {
 		s.cover += Units(v[OnHand] - v[Committed] - v[Held])
 		s.safety += Units(v[Safety])
 	}
+	if s.Available() != st.Available {
+		return fmt.Errorf("stored SKU %q: available is %d, and its locations make %d", st.SKU, st.Available, s.Available())
+	}
 	s.flushed()
+	s.digest = st.Digest()
+	p.digest[s.hash&(DigestBuckets-1)] += s.digest
 	p.skus[s.name], p.byHash[s.hash] = s, s
 	return nil
 }
 
 var errJournal = errors.New("journal is damaged")
+
+// Digest compares the digest of the SKUs that were added, which must be all, with the one that was stored. It returns the buckets that differ. A nil
+// digest, from before digests were stored, has the first step store it.
+func (r *Restoring) Digest(stored *[DigestBuckets]uint64) (differ []int) {
+	p := r.p
+	for b := range p.digest {
+		switch {
+		case stored == nil:
+			p.digested[b] = true
+		case stored[b] != p.digest[b]:
+			differ = append(differ, b)
+		}
+	}
+	return differ
+}
 
 // Journal adds what was appended to one bucket. Buckets older than the window are ignored.
 func (r *Restoring) Journal(bucket int64, b []byte) error {

@@ -81,9 +81,10 @@ type SKU struct {
 	oldest     int64 // earliest received since Flushed; 0 for none
 	eventID    []byte
 	unassigned Units
-	stored     Units // unassigned as of Flushed
-	cover      Units // Σ on hand − committed − held, less unassigned
-	safety     Units // Σ safety
+	stored     Units  // unassigned as of Flushed
+	digest     uint64 // that is in Partition.digest
+	cover      Units  // Σ on hand − committed − held, less unassigned
+	safety     Units  // Σ safety
 	shelves    []shelf
 	sold       []tally
 	restored   []tally

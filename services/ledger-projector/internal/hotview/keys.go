@@ -29,6 +29,30 @@ func (n Namespace) SKU(partition int32, sku string) string {
 	return n.partition(partition) + "sku:" + sku
 }
 
+// Live is the key that holds the prefix of a partition's live generation; no such key stands for the first one.
+func (n Namespace) Live(p int32) string { return n.partition(p) + "live" }
+
+// Generation numbers the rebuilds of the ledger: 0 was never rebuilt. Each generation of a partition has keys of its own, in the same slot.
+type Generation int64
+
+// Prefix is what the keys of a partition begin with in a generation.
+func (n Namespace) Prefix(p int32, g Generation) string {
+	if g == 0 {
+		return n.partition(p)
+	}
+	return n.partition(p) + "g" + strconv.FormatInt(int64(g), 10) + ":"
+}
+
+// parsePrefix is the generation that a partition's pointer names; false when it names none.
+func (n Namespace) parsePrefix(p int32, prefix string) (Generation, bool) {
+	rest, ok := strings.CutPrefix(prefix, n.partition(p))
+	if !ok || rest == "" {
+		return 0, ok
+	}
+	g, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(rest, "g"), ":"), 10, 64)
+	return Generation(g), err == nil && g > 0 && n.Prefix(p, Generation(g)) == prefix
+}
+
 // Partition is the key of what holds for a partition as a whole: its applied offset above all.
 func (n Namespace) Partition(p int32) string { return n.partition(p) + "meta" }
 

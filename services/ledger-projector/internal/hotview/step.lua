@@ -1,7 +1,8 @@
 -- One batch of one partition: all of it, or nothing.
--- KEYS: meta, locations, skus, outbox, journal, then the journal chunks to append to, those to delete, and the hash of each changed SKU.
--- ARGV: owner, prev, last, clock, emitted, oversold, applied_at, sent, #locations, #outbox, #appends, #drops, then for each location its name; for each
--- outbox entry its bytes; for each append its field, the length it must have, and its bytes; for each drop its field; for each SKU the number
+-- KEYS: meta, locations, skus, outbox, journal, digest, then the journal chunks to append to, those to delete, and the hash of each changed SKU.
+-- ARGV: owner, prev, last, clock, emitted, oversold, applied_at, sent, #locations, #outbox, #appends, #drops, #sums, then for each location its name; for each
+-- outbox entry its bytes; for each append its field, the length it must have, and its bytes; for each drop its field; for each run of
+-- digest sums its place in bytes, and its bytes; for each SKU the number
 -- of arguments that follow, negative with the SKU's name before them when it is new, and its fields and values.
 local meta = redis.call('HMGET', KEYS[1], 'owner', 'offset')
 if meta[1] == false then return 'stale' end
@@ -10,8 +11,8 @@ if meta[2] ~= ARGV[2] then
   if tonumber(meta[2]) >= tonumber(ARGV[3]) then return 'done' end
   return 'stale'
 end
-local locations, outbox, appends, drops = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
-local a, k = 13, 6
+local locations, outbox, appends, drops, sums = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local a, k = 14, 7
 for i = 1, locations do
   redis.call('RPUSH', KEYS[2], ARGV[a])
   a = a + 1
@@ -39,6 +40,10 @@ for i = 1, drops do
   redis.call('HDEL', KEYS[5], ARGV[a])
   redis.call('UNLINK', KEYS[k])
   a, k = a + 1, k + 1
+end
+for i = 1, sums do
+  redis.call('SETRANGE', KEYS[6], ARGV[a], ARGV[a + 1])
+  a = a + 2
 end
 for i = k, #KEYS do
   local n = tonumber(ARGV[a])

@@ -42,6 +42,8 @@ var (
 	ErrStale = errors.New("redis holds another state of the partition than its owner")
 	// ErrDamaged reports stored state that does not hold together: it must be cleared and folded again.
 	ErrDamaged = errors.New("stored state does not hold together")
+	// ErrFrozen reports that a rebuild takes the partition over: it can be claimed in a moment.
+	ErrFrozen = errors.New("a rebuild is taking the partition over")
 )
 
 // Identity says what a partition's stored state was folded from and how. Any difference makes it useless.
@@ -71,9 +73,10 @@ type Store struct {
 	owner     string
 	identity  Identity
 
-	prefix string
-	chunks map[int64][]int64 // bucket -> length of each chunk of its journal
-	known  int               // locations that are stored, with the empty one
+	candidate bool // a generation that is being rebuilt, not the live one
+	prefix    string
+	chunks    map[int64][]int64 // bucket -> length of each chunk of its journal
+	known     int               // locations that are stored, with the empty one
 
 	names [ledger.Unassigned + 1][]any // field names by field and index, boxed once
 	buf   []ledger.Change
@@ -88,6 +91,8 @@ type Step struct {
 	values        []int64
 	appends       []chunkAppend
 	journal       []byte
+	sums          []byte // of the digest, those that changed
+	runs          []run
 	emitted, sent int // places of the arguments that are known only when it is applied
 }
 
@@ -95,15 +100,35 @@ type Step struct {
 // each is a key, and one read when the partition is loaded.
 const MaxChunk = 128 << 10
 
-// NewStore is a store of a partition for an owner; each incarnation of an owner has its own name.
+// NewStore is a store of the live generation of a partition for an owner; Peek and Claim find out which that is. Each incarnation of an owner has its own name.
 func NewStore(client redis.UniversalClient, ns Namespace, partition int32, owner string, id Identity) *Store {
 	return &Store{client: client, ns: ns, partition: partition, owner: owner, identity: id, prefix: ns.partition(partition)}
+}
+
+// NewCandidate is a store of a generation that is being rebuilt.
+func NewCandidate(client redis.UniversalClient, ns Namespace, partition int32, g Generation, owner string, id Identity) *Store {
+	s := NewStore(client, ns, partition, owner, id)
+	s.candidate, s.prefix = true, ns.Prefix(partition, g)
+	return s
+}
+
+// Generation is that of the store; of a live one, as Peek or Claim found it.
+func (s *Store) Generation() Generation {
+	g, _ := s.ns.parsePrefix(s.partition, s.prefix)
+	return g
 }
 
 func (s *Store) key(name string) string { return s.prefix + name }
 
 // Peek reads what is stored of the partition as a whole, and claims nothing. A partition that Redis does not know has NoOffset.
 func (s *Store) Peek(ctx context.Context) (Meta, error) {
+	if !s.candidate {
+		g, err := LiveGeneration(ctx, s.client, s.ns, s.partition)
+		if err != nil {
+			return Meta{}, err
+		}
+		s.prefix = s.ns.Prefix(s.partition, g)
+	}
 	m, err := s.client.HGetAll(ctx, s.key("meta")).Result()
 	if err != nil {
 		return Meta{}, fmt.Errorf("read %s: %w", s.key("meta"), err)
@@ -119,12 +144,36 @@ func (s *Store) Fits(m Meta, end int64) bool {
 	return m.Layout == Layout && m.Identity == s.identity && !m.Clearing && m.Offset < end
 }
 
-// Claim makes this store's owner the partition's, from now on the only one whose steps apply.
+// Claim makes this store's owner the partition's, from now on the only one whose steps apply. ErrFrozen asks to try again in a moment.
 func (s *Store) Claim(ctx context.Context) (Meta, error) {
-	flat, err := claimScript.Run(ctx, s.client, []string{s.key("meta")}, s.owner, Layout, s.identity.Dataset, s.identity.TopicID, s.identity.Fold).StringSlice()
-	if err != nil {
-		return Meta{}, fmt.Errorf("claim %s: %w", s.key("meta"), err)
+	var flat []string
+	for {
+		var err error
+		flat, err = claimScript.Run(ctx, s.client, []string{s.ns.Live(s.partition), s.key("meta")}, s.owner, Layout, s.identity.Dataset, s.identity.TopicID,
+			s.identity.Fold, s.prefix, !s.candidate).StringSlice()
+		if err != nil {
+			return Meta{}, fmt.Errorf("claim %s: %w", s.key("meta"), err)
+		}
+		if len(flat) == 2 && flat[0] == "moved" {
+			g, ok := s.ns.parsePrefix(s.partition, flat[1])
+			if flat[1] == "" {
+				g, ok = 0, true
+			}
+			if s.candidate {
+				return Meta{}, fmt.Errorf("claim %s: %w: this one", s.key("meta"), ErrMoved)
+			}
+			if !ok {
+				return Meta{}, fmt.Errorf("claim %s: %s names %q as the live generation", s.key("meta"), s.ns.Live(s.partition), flat[1])
+			}
+			s.prefix = s.ns.Prefix(s.partition, g)
+			continue
+		}
+		break
 	}
+	if flat[0] == "frozen" {
+		return Meta{}, fmt.Errorf("claim %s: %w", s.key("meta"), ErrFrozen)
+	}
+	flat = flat[1:]
 	m := make(map[string]string, len(flat)/2)
 	for i := 0; i+1 < len(flat); i += 2 {
 		m[flat[i]] = flat[i+1]
@@ -208,7 +257,7 @@ func (s *Store) Clear(ctx context.Context) error {
 	if it.Err() != nil {
 		return fmt.Errorf("clear %s: %w", s.prefix, it.Err())
 	}
-	keys = append(keys, s.key("journal"), s.key("skus"), s.key("locations"), s.key("outbox"))
+	keys = append(keys, s.key("journal"), s.key("skus"), s.key("locations"), s.key("outbox"), s.key("digest"))
 	if err := flush(); err != nil {
 		return err
 	}
@@ -232,6 +281,13 @@ func (s *Store) Load(ctx context.Context, m Meta, o ledger.Options) (*ledger.Par
 	}
 	if err := s.loadSKUs(ctx, m, r); err != nil {
 		return nil, nil, err
+	}
+	digest, err := s.loadDigest(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if differ := r.Digest(digest); len(differ) > 0 {
+		return nil, nil, fmt.Errorf("%w: %d of the digest's %d sums differ from the SKUs that are stored", ErrDamaged, len(differ), ledger.DigestBuckets)
 	}
 	if err := s.loadJournal(ctx, r); err != nil {
 		return nil, nil, err
@@ -310,8 +366,10 @@ func parseSKU(sku string, fields map[string]string) (*ledger.Stored, error) {
 	for f, text := range fields {
 		var to *int64
 		switch f {
-		case "last", "available":
+		case "last":
 			continue
+		case "available":
+			to = (*int64)(&st.Available)
 		case "version":
 			to = &st.Version
 		}
@@ -452,19 +510,20 @@ func (s *Store) Prepare(p *ledger.Partition, b *Batch, st *Step) {
 		st.journal = append(st.journal, g.Data...)
 		st.appends = append(st.appends, chunkAppend{g.Bucket, n, have, text{st.journal[from:]}})
 	}
+	st.sumRuns(p)
 	drops := 0
 	for _, bucket := range dropped {
 		drops += len(s.chunks[bucket])
 	}
 
 	// Pointers into these must stay good: room first.
-	st.values = slices.Grow(st.values[:0], 16+len(st.appends)+3*len(changed)+len(s.buf))
+	st.values = slices.Grow(st.values[:0], 17+len(st.appends)+len(st.runs)+3*len(changed)+len(s.buf))
 	st.lasts = slices.Grow(st.lasts[:0], len(changed))
 
 	// evalsha, script, number of keys, keys
 	st.args = append(st.args[:0], nil, nil)
-	st.number(int64(5 + len(st.appends) + drops + len(changed)))
-	st.args = append(st.args, s.key("meta"), s.key("locations"), s.key("skus"), s.key("outbox"), s.key("journal"))
+	st.number(int64(6 + len(st.appends) + drops + len(changed)))
+	st.args = append(st.args, s.key("meta"), s.key("locations"), s.key("skus"), s.key("outbox"), s.key("journal"), s.key("digest"))
 	for _, a := range st.appends {
 		st.args = append(st.args, s.chunkKey(a.bucket, a.n))
 	}
@@ -487,7 +546,7 @@ func (s *Store) Prepare(p *ledger.Partition, b *Batch, st *Step) {
 	st.number(b.Oversold, b.AppliedAt)
 	st.sent = len(st.args)
 	st.args = append(st.args, nil)
-	st.number(int64(len(fresh)), int64(len(b.Outbox)), int64(len(st.appends)), int64(drops))
+	st.number(int64(len(fresh)), int64(len(b.Outbox)), int64(len(st.appends)), int64(drops), int64(len(st.runs)))
 	for _, name := range fresh {
 		st.args = append(st.args, name)
 	}
@@ -504,6 +563,13 @@ func (s *Store) Prepare(p *ledger.Partition, b *Batch, st *Step) {
 		for n := range s.chunks[bucket] {
 			st.args = append(st.args, chunkField(bucket, int64(n)))
 		}
+	}
+	sums := st.sums
+	for _, r := range st.runs {
+		n := 8 * (r.to - r.from)
+		st.number(int64(8 * r.from))
+		st.args = append(st.args, sums[:n])
+		sums = sums[n:]
 	}
 	from := 0
 	for i, k := range changed {
