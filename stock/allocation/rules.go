@@ -27,11 +27,14 @@ type ChannelRules struct {
 	Priority Setting // lower is served first; DefaultPriority when not set
 	Weight   Setting // share in Proportional; 1 when not set
 	Paused   Setting // shows nothing when not 0
+	Floor    Setting // shows at least that, even when nothing is available: made to order
 }
 
 // Rules is the settings in force for one SKU.
 type Rules struct {
 	Mode       Mode
+	Guarantee  Guarantee
+	Share      Share // where exposure is kept in books
 	Rounding   Rounding
 	ModeRule   string // id of the rule that sets the mode
 	PoolBuffer Setting

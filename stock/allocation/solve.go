@@ -13,8 +13,11 @@ type Stock struct {
 
 // Listed is one channel that lists the SKU.
 type Listed struct {
-	Seller int  // the layout's number
-	Paused bool // the listing is paused: the channel shows nothing
+	Seller  int   // the layout's number
+	Paused  bool  // the listing is paused: the channel shows nothing
+	Weight  Units // its share in Proportional, before the rules' weight; 0 leaves it to them
+	Margin  int64 // of two channels of one priority the one that earns more per unit is served first
+	Reserve bool  // it is given its reserve and no more
 }
 
 // Input is all that the targets of one SKU depend on.
@@ -24,6 +27,7 @@ type Input struct {
 	Stock      []Stock
 	Unassigned Units    // sold, with no location yet
 	Channels   []Listed // each channel once
+	Bare       bool     // ignore what locations and the pool keep back: what there physically is
 }
 
 // maxScopes and maxSets bound the work on overlapping scopes that is done exactly.
@@ -80,6 +84,7 @@ type channel struct {
 	paused   bool
 	hidden   bool
 	priority Units
+	margin   int64
 	weight   Units
 	limit    Units // U
 	given    Units // g, or the reserve in force in pooled mode
@@ -100,10 +105,60 @@ func (s *Solver) Solve(in *Input) {
 	for i := range s.ch {
 		c := &s.ch[i]
 		if !c.paused {
-			c.target += s.owned[i]
+			c.target = max(c.target+s.owned[i], c.rules.Floor.value(0))
 		}
 	}
 }
+
+// Limit is the most that the rules of channel i of the last input let it show, whatever the others show.
+func (s *Solver) Limit(i int) Units {
+	c := &s.ch[i]
+	if c.paused {
+		return 0
+	}
+	return max(c.limit+s.owned[i], c.rules.Floor.value(0))
+}
+
+// Own is what only channel i can sell: the stock of its own places.
+func (s *Solver) Own(i int) Units { return s.owned[i] }
+
+// Load reads in with nothing held yet, for [Solver.Hold] and [Solver.Room] alone: it computes no targets. The same holds for in as with [Solver.Solve].
+func (s *Solver) Load(in *Input) { s.load(in) }
+
+// Clear begins a count of what the channels hold, with [Solver.Hold], in place of what [Solver.Solve] gave them.
+func (s *Solver) Clear() {
+	for i := range s.ch {
+		s.ch[i].given = 0
+	}
+	for i := range s.scopes {
+		s.scopes[i].given = 0
+	}
+}
+
+// Hold counts n more units of shared stock as held by channel i, or less when n is negative.
+func (s *Solver) Hold(i int, n Units) {
+	c := &s.ch[i]
+	c.given += n
+	if c.scope >= 0 {
+		s.scopes[c.scope].given += n
+	}
+}
+
+// Room is how many more units of shared stock channel i could hold beside all that is held; negative when more is held than there is in some set of
+// scopes that its own belongs to.
+func (s *Solver) Room(i int) Units {
+	c := &s.ch[i]
+	if c.scope < 0 {
+		return -c.given
+	}
+	return s.slack(c.scope)
+}
+
+// Shared is what all channels together may hold of shared stock.
+func (s *Solver) Shared() Units { return s.n }
+
+// Held is all that is held.
+func (s *Solver) Held() Units { return s.total() }
 
 // Target is what channel i of the last input should show.
 func (s *Solver) Target(i int) Units { return s.ch[i].target }
@@ -118,7 +173,11 @@ func (s *Solver) load(in *Input) {
 		r := &in.Rules.Channels[listed.Seller]
 		s.ch = append(s.ch, channel{
 			rules: r, seller: listed.Seller, paused: listed.Paused || r.Paused.value(0) != 0, priority: r.priority(), weight: r.weight(s.mode),
+			margin: listed.Margin,
 		})
+		if listed.Weight > 0 && s.mode == Proportional {
+			s.ch[len(s.ch)-1].weight = min(listed.Weight, MaxWeight)
+		}
 		s.owned = append(s.owned, 0)
 	}
 	var total Units
@@ -127,7 +186,11 @@ func (s *Solver) load(in *Input) {
 			continue
 		}
 		p := &l.places[in.Stock[i].Place]
-		a := offered(in.Stock[i].Available, p.Buffer)
+		buffer := p.Buffer
+		if in.Bare {
+			buffer = 0
+		}
+		a := offered(in.Stock[i].Available, buffer)
 		switch {
 		case a <= 0:
 		case p.owner < 0:
@@ -144,6 +207,9 @@ func (s *Solver) load(in *Input) {
 	s.gone = min(max(in.Unassigned, 0), MaxUnits)
 	s.pool = max(0, total-s.gone)
 	s.kept = min(in.Rules.PoolBuffer.value(0), s.pool)
+	if in.Bare {
+		s.kept = 0
+	}
 	s.n = s.pool - s.kept
 	s.findScopes()
 	for i := range s.ch {
@@ -153,6 +219,9 @@ func (s *Solver) load(in *Input) {
 		}
 		f := min(s.n, s.scopes[c.scope].total-s.gone)
 		c.limit = max(0, min(f-c.rules.Buffer.value(0), c.rules.Max.value(MaxUnits), s.capped(c.rules)))
+		if in.Channels[i].Reserve {
+			c.limit = min(c.limit, c.rules.Reserve.value(0))
+		}
 	}
 	for i := range s.ch { // by priority, then id, whatever the input's order
 		j := len(s.order)
@@ -171,7 +240,13 @@ func offered(available, buffer Units) Units {
 
 func (s *Solver) before(i, j int) bool {
 	a, b := &s.ch[i], &s.ch[j]
-	return a.priority < b.priority || a.priority == b.priority && a.seller < b.seller
+	if a.priority != b.priority {
+		return a.priority < b.priority
+	}
+	if a.margin != b.margin {
+		return a.margin > b.margin
+	}
+	return a.seller < b.seller
 }
 
 // capped is the channel's cap in units.
@@ -337,7 +412,9 @@ func (s *Solver) total() Units {
 }
 
 // room is the most that one more channel of a scope could be given beside all that is given: the least slack of any set of scopes with it.
-func (s *Solver) room(k int) Units {
+func (s *Solver) room(k int) Units { return max(0, s.slack(k)) }
+
+func (s *Solver) slack(k int) Units {
 	room := s.n - s.total()
 	switch {
 	case len(s.scopes) == 1:
@@ -357,7 +434,7 @@ func (s *Solver) room(k int) Units {
 		}
 		room = min(room, f)
 	}
-	return max(0, room)
+	return room
 }
 
 // pooled gives each channel all that its limit and the reserves of others leave. A reserve that is not there is no reserve: they are served
@@ -424,7 +501,7 @@ func (s *Solver) divide() {
 	}
 	for _, i := range s.order {
 		c := &s.ch[i]
-		if m := min(c.rules.Reserve.value(0), c.limit); m > 0 {
+		if m := min(max(c.rules.Reserve.value(0), c.rules.Floor.value(0)), c.limit); m > 0 {
 			c.reserved = min(m, s.room(c.scope))
 			s.give(i, c.reserved)
 		}
@@ -646,5 +723,17 @@ func (s *Solver) sharesApart() {
 	}
 	for _, i := range s.active {
 		s.give(i, min(s.ch[i].limit-s.ch[i].given, s.room(s.ch[i].scope)))
+	}
+}
+
+// Compare says which of channels i and j of the last input is served first by priority: negative when i is.
+func (s *Solver) Compare(i, j int) int {
+	switch {
+	case i == j:
+		return 0
+	case s.before(i, j):
+		return -1
+	default:
+		return 1
 	}
 }

@@ -83,7 +83,9 @@ type Rule struct {
 	Priority   *int32 // lower is served first
 	Weight     *Units
 	Paused     *bool
-	Mode       *string // pooled, waterfall, proportional or fair
+	Floor      *Units  // shows at least that, even when nothing is available: made to order
+	Mode       *string // pooled, adaptive or strict; or waterfall, proportional or fair: each unit shown once, without books
+	Share      *string // demand, priority, weight or fair: how stock is divided where exposure is kept in books
 	PoolBuffer *Units  // kept off all channels together
 	Rounding   *string // largest_remainder or webster
 }

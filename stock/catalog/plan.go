@@ -108,8 +108,8 @@ func (p *Plan) Rules(sku string, l *Listing) *allocation.Rules {
 
 // resolve goes through the rules from the most specific on; the first to set something wins.
 func (p *Plan) resolve(own []*Rule, t traits) *allocation.Rules {
-	out := &allocation.Rules{Channels: make([]allocation.ChannelRules, len(p.Channels))}
-	var moded, rounded bool
+	out := &allocation.Rules{Guarantee: allocation.Adaptive, Channels: make([]allocation.ChannelRules, len(p.Channels))}
+	var moded, shared, rounded bool
 	for _, rules := range [][]*Rule{own, p.byBrand[t.brand], p.byCategory[t.category], p.general} {
 		for _, r := range rules {
 			m := &r.Match
@@ -127,8 +127,13 @@ func (p *Plan) resolve(own []*Rule, t traits) *allocation.Rules {
 			}
 			first(&out.PoolBuffer, r.PoolBuffer, r.ID)
 			if r.Mode != nil && !moded {
-				if mode, ok := allocation.ParseMode(*r.Mode); ok {
-					out.Mode, out.ModeRule, moded = mode, r.ID, true
+				if mode, guarantee, ok := allocation.ParseRuleMode(*r.Mode); ok {
+					out.Mode, out.Guarantee, out.ModeRule, moded = mode, guarantee, r.ID, true
+				}
+			}
+			if r.Share != nil && !shared {
+				if share, ok := allocation.ParseShare(*r.Share); ok {
+					out.Share, shared = share, true
 				}
 			}
 			if r.Rounding != nil && !rounded {
@@ -149,6 +154,7 @@ func apply(c *allocation.ChannelRules, r *Rule) {
 	first(&c.HideAt, r.HideAt, r.ID)
 	first(&c.Priority, r.Priority, r.ID)
 	first(&c.Weight, r.Weight, r.ID)
+	first(&c.Floor, r.Floor, r.ID)
 	if r.Paused != nil && !c.Paused.Set {
 		c.Paused = allocation.Setting{Set: true, Rule: r.ID}
 		if *r.Paused {

@@ -36,7 +36,8 @@ type Fault struct {
 	//	channels[].   id name adapter base_url operation batch_size rate_per_second burst max_in_flight locations[] token_secret timeout_ms
 	//	              late_window_ms
 	//	locations[].  id name kind channel time_zone country buffer
-	//	rules[].      id match.channel match.sku match.brand match.category buffer reserve cap max hide_at priority weight mode pool_buffer rounding
+	//	rules[].      id match.channel match.sku match.brand match.category buffer reserve cap max hide_at priority weight floor mode share
+	//	              pool_buffer rounding
 	//	listings[].   sku title brand category unit_cost currency channels[].{channel external_id price currency} components[].{sku quantity}
 	//
 	// A path that ends at an element (rules[3]) is about the element as a whole.
@@ -324,7 +325,7 @@ func (c *checker) rule(p string, r *Rule) {
 		pool bool // speaks of the SKU as a whole
 	}{
 		{"buffer", r.Buffer, MaxUnits, false}, {"reserve", r.Reserve, MaxUnits, false}, {"max", r.Max, MaxUnits, false},
-		{"hide_at", r.HideAt, MaxUnits, false}, {"weight", r.Weight, MaxWeight, false}, {"pool_buffer", r.PoolBuffer, MaxUnits, true},
+		{"hide_at", r.HideAt, MaxUnits, false}, {"weight", r.Weight, MaxWeight, false}, {"floor", r.Floor, MaxUnits, false}, {"pool_buffer", r.PoolBuffer, MaxUnits, true},
 	} {
 		if f.v == nil {
 			continue
@@ -343,10 +344,17 @@ func (c *checker) rule(p string, r *Rule) {
 	}
 	if r.Mode != nil {
 		sets = true
-		if _, ok := allocation.ParseMode(*r.Mode); !ok {
-			c.add(p+".mode", "%q is not known; want pooled, waterfall, proportional or fair", *r.Mode)
+		if _, _, ok := allocation.ParseRuleMode(*r.Mode); !ok {
+			c.add(p+".mode", "%q is not known; want pooled, adaptive or strict; or waterfall, proportional or fair", *r.Mode)
 		}
 		c.whole(p+".mode", r, true)
+	}
+	if r.Share != nil {
+		sets = true
+		if _, ok := allocation.ParseShare(*r.Share); !ok {
+			c.add(p+".share", "%q is not known; want demand, priority, weight or fair", *r.Share)
+		}
+		c.whole(p+".share", r, true)
 	}
 	if r.Rounding != nil {
 		sets = true

@@ -18,8 +18,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/write"
 )
 
 // Units is a number of pieces.
@@ -35,9 +35,9 @@ func (e *RoomError) Error() string {
 	return fmt.Sprintf("write needs %d units of room and there are %d", e.Need, e.Room)
 }
 
-// Write is one change of what a channel shows.
+// Write is one change of what a channel shows, or with the operation [write.Read] a look at it.
 type Write struct {
-	Operation catalog.Operation
+	Operation write.Operation
 	Quantity  Units // Absolute and CompareAndSet: what to show
 	Expected  Units // CompareAndSet: applied only if this is shown
 	Delta     Units // Delta: signed change
@@ -46,23 +46,25 @@ type Write struct {
 // raise is the most by which the write can raise exposure.
 func (w Write) raise() Units {
 	switch w.Operation {
-	case catalog.CompareAndSet:
+	case write.CompareAndSet:
 		return max(0, w.Quantity-w.Expected)
-	case catalog.Delta:
+	case write.Delta:
 		return max(0, w.Delta)
-	default: // absolute: all that was exposed may have sold unseen, and the write shows its quantity on top
+	case write.Absolute: // all that was exposed may have sold unseen, and the write shows its quantity on top
 		return w.Quantity
+	default:
+		return 0
 	}
 }
 
-// fence is a bound on exposure that comes into force when the channel's watermark passes At: every sale up to At has been seen by then.
-type fence struct {
-	at     int64
-	raised Units // by writes and restocks since the bound was taken: they come on top of it
-	sold   Units // seen, with a sold_at after At
-	shown  Units // at At the channel showed at most this (anchor)
-	credit Units // at most E − credit remains (a decrease by delta that may have met an emptied shelf)
-	anchor bool
+// Fence is a bound on exposure that comes into force when the channel's watermark passes At: every sale up to At has been seen by then.
+type Fence struct {
+	At     int64
+	Raised Units // by writes and restocks since the bound was taken, less certain decreases: they come on top of it
+	Sold   Units // seen, with a sold_at after At
+	Shown  Units // at At the channel showed at most this (Anchor)
+	Credit Units // at most E − Credit remains (a decrease by delta that may have met an emptied shelf)
+	Anchor bool
 }
 
 // maxFences bounds the memory per SKU and channel; beyond it the oldest bound is given up, which keeps E too high, never too low.
@@ -71,18 +73,57 @@ const maxFences = 8
 // Channel is the books of one SKU at one channel. Zero is a channel that shows nothing.
 type Channel struct {
 	e          Units
+	open       bool  // E is not known: no bound has come into force since the channel was taken in
 	belief     Units // what we think it shows: chooses expected values, never E
 	known      bool
 	write      Write
 	inFlight   bool
 	unresolved bool  // its outcome is unknown
 	restocked  Units // seen since the write was sent
+	seen       Units // sales seen since the write was sent
 	watermark  int64
-	fences     []fence
+	fences     []Fence
 }
 
-// Exposure is E: the most units the channel can still report as sold and the ledger has not deducted.
+// State is a [Channel] as plain values, to be kept and restored.
+type State struct {
+	E          Units
+	Open       bool // E is not known
+	Belief     Units
+	Known      bool // Belief is
+	Write      Write
+	InFlight   bool
+	Unresolved bool
+	Restocked  Units
+	Seen       Units
+	Watermark  int64
+	Fences     []Fence
+}
+
+// State appends nothing to and shares Fences with the channel: copy what must outlive its next change.
+func (c *Channel) State() State {
+	return State{
+		E: c.e, Open: c.open, Belief: c.belief, Known: c.known, Write: c.write, InFlight: c.inFlight, Unresolved: c.unresolved,
+		Restocked: c.restocked, Seen: c.seen, Watermark: c.watermark, Fences: c.fences,
+	}
+}
+
+// Restore gives the books of a state. It copies.
+func Restore(s State) Channel {
+	return Channel{
+		e: s.E, open: s.Open, belief: s.Belief, known: s.Known, write: s.Write, inFlight: s.InFlight, unresolved: s.Unresolved,
+		restocked: s.Restocked, seen: s.Seen, watermark: s.Watermark, fences: append([]Fence(nil), s.Fences...),
+	}
+}
+
+// Opened is the books of a channel that has been selling without any: its exposure is not known until a bound comes into force.
+func Opened() Channel { return Channel{open: true} }
+
+// Exposure is E: the most units the channel can still report as sold and the ledger has not deducted. It says nothing while the channel is [Channel.Open].
 func (c *Channel) Exposure() Units { return c.e }
+
+// Open reports that E is not known yet.
+func (c *Channel) Open() bool { return c.open }
 
 // Shown is what the channel is believed to show, and false when that is not known. It helps to choose a compare-and-set's expected value; the books do
 // not depend on it.
@@ -96,8 +137,238 @@ func (c *Channel) InFlight() (w Write, inFlight, unresolved bool) {
 // Settling reports that some exposure waits for the channel's watermark.
 func (c *Channel) Settling() bool { return len(c.fences) > 0 }
 
+// SettlesAt is the earliest time at which the watermark brings a bound into force; 0 when none waits.
+func (c *Channel) SettlesAt() int64 {
+	if len(c.fences) == 0 {
+		return 0
+	}
+	return c.fences[0].At
+}
+
+// Due is the credit that waits for the watermark: how much E may fall when all bounds have come into force.
+func (c *Channel) Due() Units {
+	e := c.e
+	for i := range c.fences {
+		e = c.fences[i].bound(e, c.open)
+	}
+	return c.e - e
+}
+
 // Watermark is the time up to which every order of the channel has been seen.
 func (c *Channel) Watermark() int64 { return c.watermark }
+
+// Sold books a sale that was seen: n units sold at soldAt. What was sold beyond E is returned: the channel broke the assumption that it sells only what it
+// shows, somebody raised its number by hand, or a restock is yet to be seen.
+func (c *Channel) Sold(n Units, soldAt int64) (breach Units) {
+	c.belief = max(0, c.belief-n)
+	c.seen += n
+	if !c.open {
+		c.e -= n
+		if c.e < 0 {
+			breach, c.e = -c.e, 0
+		}
+	}
+	for i := range c.fences {
+		if f := &c.fences[i]; soldAt > f.At {
+			f.Sold += n
+		}
+	}
+	return breach
+}
+
+// Restocked books that the channel put n cancelled units back on sale by itself: its exposure rises with what is available.
+func (c *Channel) Restocked(n Units) {
+	if !c.open {
+		c.e += n
+	}
+	c.belief += n
+	c.restocked += n
+	for i := range c.fences {
+		c.fences[i].Raised += n
+	}
+}
+
+// Send books a write before it is sent, given the room there is. It fails with [ErrInFlight] or a [RoomError] and changes nothing then.
+func (c *Channel) Send(w Write, room Units) error {
+	if c.inFlight {
+		return ErrInFlight
+	}
+	need := w.raise()
+	if need > 0 && need > room {
+		return &RoomError{Need: need, Room: room}
+	}
+	if !c.open {
+		c.e += need
+	}
+	for i := range c.fences {
+		c.fences[i].Raised += need
+	}
+	c.write, c.inFlight, c.unresolved, c.restocked, c.seen = w, true, false, 0, 0
+	return nil
+}
+
+// Applied books that the channel said it applied the write, at ackedAt (or later: the later it is taken to be, the longer E stays high). shown is what
+// it says it shows since, when it says so. It returns by how much the answer proves E too low: somebody else raised what is shown.
+func (c *Channel) Applied(ackedAt int64, shown Units, shownKnown bool) (raised Units) {
+	if !c.inFlight || c.write.Operation == write.Read {
+		return 0
+	}
+	w, moved := c.write, c.seen // sales seen meanwhile may have come after the write
+	c.inFlight, c.unresolved = false, false
+	switch w.Operation {
+	case write.CompareAndSet:
+		// It showed exactly the expected number, so no sale was forgotten: the write was an exact difference.
+		c.lower(w.Expected - w.Quantity)
+		c.belief, c.known = max(0, w.Quantity-moved), true
+		raised = c.atLeast(w.Quantity - moved)
+	case write.Delta:
+		c.belief = max(0, c.belief+w.Delta)
+		if d := -w.Delta; d > 0 {
+			if shownKnown && shown > 0 {
+				c.lower(d)
+			} else {
+				c.addFence(Fence{At: ackedAt, Raised: c.restocked, Credit: d})
+			}
+		}
+	default:
+		c.belief, c.known = max(0, w.Quantity-moved), true
+		if !shownKnown {
+			c.addFence(Fence{At: ackedAt, Raised: c.restocked, Shown: w.Quantity, Anchor: true})
+		}
+	}
+	if shownKnown {
+		shown = max(0, shown)
+		c.belief, c.known = max(0, shown-moved), true
+		if w.Operation == write.Absolute || c.open || c.e > shown {
+			c.addFence(Fence{At: ackedAt, Raised: c.restocked, Shown: shown, Anchor: true})
+		}
+		raised += c.atLeast(shown - moved)
+	}
+	c.settle()
+	return raised
+}
+
+// NotApplied books that the write certainly did nothing and never will.
+func (c *Channel) NotApplied() {
+	if !c.inFlight {
+		return
+	}
+	c.inFlight, c.unresolved = false, false
+	c.lower(c.write.raise())
+}
+
+// Unknown books that nobody knows what became of the write. E keeps the worst case, and nothing more is sent until [Channel.Read] or [Channel.Abandoned].
+func (c *Channel) Unknown() {
+	c.unresolved = c.inFlight
+	c.known = false
+}
+
+// Abandoned books that nobody will ever know what became of the write, and that it can no longer be applied. E keeps the worst case.
+func (c *Channel) Abandoned() {
+	c.inFlight, c.unresolved, c.known = false, false, false
+}
+
+// Read books what the channel showed at a moment (or before at; the later it is taken to be, the longer E stays high). With a write unresolved, the caller vouches
+// that the write can no longer be applied after that moment. It reports false and changes nothing while a write is properly under way: the read may
+// be from before it. raised is by how much it proves E too low: somebody else raised what is shown.
+func (c *Channel) Read(shown Units, at int64) (raised Units, ok bool) {
+	if c.inFlight && !c.unresolved && c.write.Operation != write.Read {
+		return 0, false
+	}
+	var moved Units
+	if c.inFlight {
+		moved = c.seen
+	}
+	restocked := Units(0)
+	if c.inFlight {
+		restocked = c.restocked // it may be in what was read, or come on top
+	}
+	c.inFlight, c.unresolved = false, false
+	shown = max(0, shown)
+	c.belief, c.known = max(0, shown-moved), true
+	c.addFence(Fence{At: at, Raised: restocked, Shown: shown, Anchor: true})
+	raised = c.atLeast(shown - moved)
+	c.settle()
+	return raised, true
+}
+
+// Seen moves the channel's watermark: every order that it took up to w has been seen. A watermark never goes back. It reports whether a bound came into
+// force.
+func (c *Channel) Seen(w int64) bool {
+	if w <= c.watermark {
+		return false
+	}
+	c.watermark = w
+	n := len(c.fences)
+	c.settle()
+	return len(c.fences) < n
+}
+
+// lower takes a certain decrease of what the channel shows out of E, and out of what is added to the bounds taken before it.
+func (c *Channel) lower(d Units) {
+	if d <= 0 {
+		return
+	}
+	if !c.open {
+		c.e = max(0, c.e-d)
+	}
+	for i := range c.fences {
+		c.fences[i].Raised -= d
+	}
+}
+
+// atLeast takes in the proof that the channel can still report n units, and returns by how much E was below that.
+func (c *Channel) atLeast(n Units) (raised Units) {
+	if c.open || n <= c.e {
+		return 0
+	}
+	raised, c.e = n-c.e, n
+	for i := range c.fences {
+		c.fences[i].Raised += raised
+	}
+	return raised
+}
+
+func (c *Channel) addFence(f Fence) {
+	if n := len(c.fences); n > 0 { // bounds come into force in the order they were taken, whatever the channel's clock says
+		f.At = max(f.At, c.fences[n-1].At)
+	}
+	if len(c.fences) == maxFences {
+		c.fences = append(c.fences[:0], c.fences[1:]...)
+	}
+	c.fences = append(c.fences, f)
+}
+
+// bound is what remains of e once the fence is in force.
+func (f *Fence) bound(e Units, open bool) Units {
+	b := f.Shown + f.Raised - f.Sold
+	if !f.Anchor {
+		if open {
+			return e
+		}
+		b = max(f.Raised-f.Sold, e-f.Credit)
+	}
+	if open {
+		return max(0, b)
+	}
+	return min(e, max(0, b))
+}
+
+// settle brings the bounds into force that the watermark has passed.
+func (c *Channel) settle() {
+	n := 0
+	for i := range c.fences {
+		f := &c.fences[i]
+		if c.watermark < f.At {
+			c.fences[n] = *f
+			n++
+			continue
+		}
+		c.e = f.bound(c.e, c.open)
+		c.open = c.open && !f.Anchor
+	}
+	c.fences = c.fences[:n]
+}
 
 // SKU is the books of one SKU in one pool of stock that all its channels draw on.
 type SKU struct {
@@ -116,164 +387,22 @@ func (s *SKU) Exposed() Units {
 }
 
 // Room is what is available beyond all exposure and the hold. Negative means the promise is broken from outside (a count, damage), and
-// calls for decreases.
+// calls for decreases. It says nothing while a channel is [Channel.Open].
 func (s *SKU) Room() Units { return s.Available - s.Hold - s.Exposed() }
 
-// Sold books a sale that was seen: n units that channel c sold at soldAt. Available and E fall together. What c sold beyond its exposure is returned: it broke the
-// assumption that it sells only what it shows, or somebody raised its number by hand.
+// Sold books a sale of channel c that was seen; see [Channel.Sold]. Available and E fall together.
 func (s *SKU) Sold(c int, n Units, soldAt int64) (breach Units) {
-	ch := &s.Channels[c]
 	s.Available -= n
-	ch.belief -= n
-	ch.e -= n
-	if ch.e < 0 {
-		breach, ch.e = -ch.e, 0
-	}
-	for i := range ch.fences {
-		if f := &ch.fences[i]; soldAt > f.at {
-			f.sold += n
-		}
-	}
-	return breach
+	return s.Channels[c].Sold(n, soldAt)
 }
 
-// Cancelled books a cancellation of n units before they shipped. When the channel put them back on sale by itself, its exposure rises with
-// what is available.
+// Cancelled books a cancellation of n units before they shipped; see [Channel.Restocked] for those that the channel put back on sale by itself.
 func (s *SKU) Cancelled(c int, n Units, restockedByChannel bool) {
 	s.Available += n
-	if !restockedByChannel {
-		return
-	}
-	ch := &s.Channels[c]
-	ch.e += n
-	ch.belief += n
-	ch.restocked += n
-	for i := range ch.fences {
-		ch.fences[i].raised += n
+	if restockedByChannel {
+		s.Channels[c].Restocked(n)
 	}
 }
 
-// Send books a write before it is sent. It fails with [ErrInFlight] or a [RoomError] and changes nothing then.
-func (s *SKU) Send(c int, w Write) error {
-	ch := &s.Channels[c]
-	if ch.inFlight {
-		return ErrInFlight
-	}
-	need := w.raise()
-	if need > 0 {
-		if room := s.Room(); need > room {
-			return &RoomError{Need: need, Room: room}
-		}
-	}
-	ch.e += need
-	for i := range ch.fences {
-		ch.fences[i].raised += need
-	}
-	ch.write, ch.inFlight, ch.unresolved, ch.restocked = w, true, false, 0
-	return nil
-}
-
-// Applied books that the channel said it applied the write, at ackedAt. For a decrease by delta, shown is what it says it shows now,
-// when it says so: above zero it proves that the whole decrease was met.
-func (s *SKU) Applied(c int, ackedAt int64, shown Units, shownKnown bool) {
-	ch := &s.Channels[c]
-	if !ch.inFlight {
-		return
-	}
-	w := ch.write
-	ch.inFlight, ch.unresolved = false, false
-	switch w.Operation {
-	case catalog.CompareAndSet:
-		// It showed exactly the expected number, so no sale was forgotten: the write was an exact difference.
-		if d := w.Expected - w.Quantity; d > 0 {
-			ch.lower(d)
-		}
-		ch.belief, ch.known = w.Quantity, true
-	case catalog.Delta:
-		ch.belief += w.Delta
-		if d := -w.Delta; d > 0 {
-			if shownKnown && shown > 0 {
-				ch.lower(d)
-			} else {
-				ch.addFence(fence{at: ackedAt, raised: ch.restocked, credit: d})
-			}
-		}
-	default:
-		ch.belief, ch.known = w.Quantity, true
-		ch.addFence(fence{at: ackedAt, raised: ch.restocked, shown: w.Quantity, anchor: true})
-	}
-	if shownKnown {
-		ch.belief, ch.known = shown, true
-	}
-	ch.settle()
-}
-
-// NotApplied books that the write certainly did nothing and never will.
-func (s *SKU) NotApplied(c int) {
-	ch := &s.Channels[c]
-	if !ch.inFlight {
-		return
-	}
-	ch.inFlight, ch.unresolved = false, false
-	ch.lower(ch.write.raise())
-}
-
-// Unknown books that nobody knows what became of the write. E keeps the worst case, and nothing more is sent until [SKU.Read].
-func (s *SKU) Unknown(c int) {
-	ch := &s.Channels[c]
-	ch.unresolved = ch.inFlight
-	ch.known = false
-}
-
-// Read books what the channel showed at a moment. With a write unresolved, the caller vouches that the write can no longer be applied after
-// that moment. It returns false and changes nothing while a write is properly under way: the read may be from before it.
-func (s *SKU) Read(c int, shown Units, at int64) bool {
-	ch := &s.Channels[c]
-	if ch.inFlight && !ch.unresolved {
-		return false
-	}
-	ch.inFlight, ch.unresolved = false, false
-	ch.belief, ch.known = shown, true
-	ch.addFence(fence{at: at, shown: max(0, shown), anchor: true})
-	ch.settle()
-	return true
-}
-
-// Seen moves the channel's watermark: every order that it took up to w has been seen. A watermark never goes back.
-func (s *SKU) Seen(c int, w int64) {
-	ch := &s.Channels[c]
-	ch.watermark = max(ch.watermark, w)
-	ch.settle()
-}
-
-// lower takes a certain decrease of what the channel shows out of E, and out of the bounds taken before it.
-func (c *Channel) lower(d Units) {
-	c.e = max(0, c.e-d)
-}
-
-func (c *Channel) addFence(f fence) {
-	if n := len(c.fences); n > 0 { // bounds come into force in the order they were taken, whatever the channel's clock says
-		f.at = max(f.at, c.fences[n-1].at)
-	}
-	if len(c.fences) == maxFences {
-		c.fences = c.fences[1:]
-	}
-	c.fences = append(c.fences[:len(c.fences):len(c.fences)], f) // copies of a state share nothing
-}
-
-// settle brings the bounds into force that the watermark has passed.
-func (c *Channel) settle() {
-	kept := c.fences[:0:0]
-	for _, f := range c.fences {
-		if c.watermark < f.at {
-			kept = append(kept, f)
-			continue
-		}
-		bound := max(f.raised, c.e-f.credit)
-		if f.anchor {
-			bound = max(0, f.shown-f.sold) + f.raised
-		}
-		c.e = min(c.e, bound)
-	}
-	c.fences = kept
-}
+// Send books a write to channel c before it is sent; see [Channel.Send].
+func (s *SKU) Send(c int, w Write) error { return s.Channels[c].Send(w, s.Room()) }

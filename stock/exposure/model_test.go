@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/write"
 )
 
 // The model checker explores every interleaving of a small world: the real books on one side, and on the other what only the marketplaces
@@ -15,16 +15,16 @@ import (
 // api is a kind of channel API.
 type api struct {
 	name       string
-	operation  catalog.Operation
+	operation  write.Operation
 	clamps     bool // a decrease by delta stops at zero
 	tellsShown bool // the answer to a write says what is shown now
 }
 
 var (
-	casAPI      = api{name: "compare-and-set", operation: catalog.CompareAndSet, tellsShown: true}
-	absoluteAPI = api{name: "absolute", operation: catalog.Absolute}
-	clampAPI    = api{name: "delta, clamps, silent", operation: catalog.Delta, clamps: true}
-	toldAPI     = api{name: "delta, clamps, tells", operation: catalog.Delta, clamps: true, tellsShown: true}
+	casAPI      = api{name: "compare-and-set", operation: write.CompareAndSet, tellsShown: true}
+	absoluteAPI = api{name: "absolute", operation: write.Absolute}
+	clampAPI    = api{name: "delta, clamps, silent", operation: write.Delta, clamps: true}
+	toldAPI     = api{name: "delta, clamps, tells", operation: write.Delta, clamps: true, tellsShown: true}
 )
 
 // The life of a write outside our books.
@@ -78,7 +78,7 @@ func (w *world) key() string {
 		times = append(times, w.at[i].sales...)
 		times = append(times, w.books.Channels[i].watermark)
 		for _, f := range w.books.Channels[i].fences {
-			times = append(times, f.at)
+			times = append(times, f.At)
 		}
 	}
 	slices.Sort(times)
@@ -99,12 +99,12 @@ func (w *world) key() string {
 	put(int64(w.books.Available), rank(w.clock), int64(w.cancels), int64(w.restock), int64(w.receipts), int64(w.writes), int64(w.reads))
 	for i := range w.at {
 		c, t := &w.books.Channels[i], &w.at[i]
-		put(int64(c.e), flag(c.inFlight), flag(c.unresolved), int64(c.restocked), rank(c.watermark), int64(len(c.fences)))
+		put(int64(c.e), flag(c.inFlight), flag(c.unresolved), int64(c.restocked), int64(c.seen), flag(c.open), rank(c.watermark), int64(len(c.fences)))
 		if c.inFlight {
 			put(int64(c.write.Quantity), int64(c.write.Expected), int64(c.write.Delta))
 		}
 		for _, f := range c.fences {
-			put(rank(f.at), int64(f.raised), int64(f.sold), int64(f.shown), int64(f.credit), flag(f.anchor))
+			put(rank(f.At), int64(f.Raised), int64(f.Sold), int64(f.Shown), int64(f.Credit), flag(f.Anchor))
 		}
 		put(int64(t.shown), int64(t.restocks), int64(t.sold), int64(t.stage), int64(t.answer), int64(len(t.sales)))
 		for _, s := range t.sales {
@@ -237,7 +237,7 @@ func (w *world) steps(apis []api, most Units, wrong broken, visit func(string, *
 		}
 		if mark > book.watermark {
 			n := w.clone()
-			n.books.Seen(c, mark)
+			n.books.Channels[c].Seen(mark)
 			visit(fmt.Sprintf("watermark of channel %d passes %d", c, mark), n)
 		}
 		if w.writes > 0 && !book.inFlight && t.stage != onItsWay {
@@ -262,7 +262,7 @@ func (w *world) steps(apis []api, most Units, wrong broken, visit func(string, *
 			if book.inFlight && !book.unresolved {
 				n = w.clone()
 				n.at[c].stage = noWrite
-				n.books.NotApplied(c)
+				n.books.Channels[c].NotApplied()
 				visit(fmt.Sprintf("channel %d refuses the write", c), n)
 			}
 		case applied:
@@ -270,7 +270,7 @@ func (w *world) steps(apis []api, most Units, wrong broken, visit func(string, *
 				n := w.clone()
 				n.at[c].stage = noWrite
 				wr := n.books.Channels[c].write
-				n.books.Applied(c, n.clock, t.answer, apis[c].tellsShown)
+				n.books.Channels[c].Applied(n.clock, t.answer, apis[c].tellsShown)
 				if wrong != nil {
 					wrong(&n.books, c, wr)
 				}
@@ -281,20 +281,20 @@ func (w *world) steps(apis []api, most Units, wrong broken, visit func(string, *
 			if book.inFlight && !book.unresolved {
 				n := w.clone()
 				n.at[c].stage = noWrite
-				n.books.NotApplied(c)
+				n.books.Channels[c].NotApplied()
 				visit(fmt.Sprintf("channel %d reports a conflict", c), n)
 			}
 		}
 		if book.inFlight && !book.unresolved { // a time-out, or a crash of ours: the answer, if any, is never read
 			n := w.clone()
-			n.books.Unknown(c)
+			n.books.Channels[c].Unknown()
 			visit(fmt.Sprintf("the answer of channel %d is not heard", c), n)
 		}
 		if w.reads > 0 && (!book.inFlight || book.unresolved) && t.stage != onItsWay {
 			n := w.clone()
 			n.reads--
 			n.at[c].stage = noWrite
-			if n.books.Read(c, t.shown, n.clock) {
+			if _, ok := n.books.Channels[c].Read(t.shown, n.clock); ok {
 				n.clock++
 				visit(fmt.Sprintf("channel %d is read: %d", c, t.shown), n)
 			}
@@ -306,13 +306,13 @@ func (w *world) steps(apis []api, most Units, wrong broken, visit func(string, *
 func (t *truth) apply(a api) {
 	t.stage = applied
 	switch t.write.Operation {
-	case catalog.CompareAndSet:
+	case write.CompareAndSet:
 		if t.shown != t.write.Expected {
 			t.stage = conflict
 			return
 		}
 		t.shown = t.write.Quantity
-	case catalog.Delta:
+	case write.Delta:
 		t.shown += t.write.Delta
 		if a.clamps {
 			t.shown = max(0, t.shown)
@@ -328,11 +328,11 @@ func writes(a api, most Units) []Write {
 	var out []Write
 	for q := Units(0); q <= most; q++ {
 		switch a.operation {
-		case catalog.CompareAndSet:
+		case write.CompareAndSet:
 			for e := Units(0); e <= most; e++ {
 				out = append(out, Write{Operation: a.operation, Quantity: q, Expected: e})
 			}
-		case catalog.Delta:
+		case write.Delta:
 			if q > 0 {
 				out = append(out, Write{Operation: a.operation, Delta: q}, Write{Operation: a.operation, Delta: -q})
 			}

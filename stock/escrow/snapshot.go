@@ -1,0 +1,81 @@
+package escrow
+
+import (
+	"slices"
+
+	"github.com/onhand/onhand/stock/exposure"
+)
+
+// Snapshot is a SKU as plain values, to be stored and restored. It shares nothing with the SKU.
+type Snapshot struct {
+	SKU       string
+	Phase     Phase
+	Seen      bool // a level was taken in
+	Version   int64
+	Available Units
+	Seq       int64 // of the last grant's id: ids never repeat
+	Calm      int64
+	Shortage  Units
+	Channels  []ChannelSnapshot // in order of id
+}
+
+// ChannelSnapshot is one channel of a [Snapshot].
+type ChannelSnapshot struct {
+	Channel        string
+	Sold, Restored Units // counters taken in
+	Fast, Slow     int64 // sale counts, decayed
+	CountedAt      int64
+	Booked         bool // what follows is set
+	Books          exposure.State
+	ExternalID     string
+	Grant          string // id of the open write
+	Share          Units
+	Failures       int
+	Stale          int
+	Retry          int64
+	Doubt          bool
+	Retiring       bool
+}
+
+// Snapshot gives the state to be stored.
+func (s *SKU) Snapshot() Snapshot {
+	out := Snapshot{
+		SKU: s.ID, Phase: s.phase, Seen: s.seen, Version: s.version, Available: s.available, Seq: s.seq, Calm: s.calm, Shortage: s.shortage,
+		Channels: make([]ChannelSnapshot, len(s.channels)),
+	}
+	for i := range s.channels {
+		c := &s.channels[i]
+		x := &out.Channels[i]
+		*x = ChannelSnapshot{Channel: c.id, Sold: c.sold, Restored: c.restored, Fast: c.fast, Slow: c.slow, CountedAt: c.at}
+		if b := c.book; b != nil {
+			x.Booked, x.Books, x.ExternalID, x.Grant = true, b.State(), b.external, b.grant
+			x.Books.Fences = slices.Clone(x.Books.Fences)
+			x.Share, x.Failures, x.Stale, x.Retry, x.Doubt, x.Retiring = b.share, b.failures, b.stale, b.retry, b.doubt, b.retiring
+		}
+	}
+	return out
+}
+
+// Restore gives the SKU of a snapshot. Levels newer than the snapshot's, results of its open writes and watermarks bring it up to date; what was taken in
+// before it may come again.
+func Restore(x *Snapshot) *SKU {
+	s := &SKU{
+		ID: x.SKU, phase: x.Phase, seen: x.Seen, version: x.Version, available: x.Available, seq: x.Seq, calm: x.Calm, shortage: x.Shortage,
+		channels: make([]channel, len(x.Channels)), dirty: true, settling: true,
+	}
+	for i := range x.Channels {
+		c := &x.Channels[i]
+		s.channels[i] = channel{id: c.Channel, sold: c.Sold, restored: c.Restored, fast: c.Fast, slow: c.Slow, at: c.CountedAt}
+		if !c.Booked {
+			continue
+		}
+		s.channels[i].book = &book{
+			Channel: exposure.Restore(c.Books), external: c.ExternalID, grant: c.Grant, share: c.Share, failures: c.Failures, stale: c.Stale, retry: c.Retry,
+			doubt: c.Doubt, retiring: c.Retiring, seller: -1, offer: -1,
+		}
+		if c.Grant != "" {
+			s.open++
+		}
+	}
+	return s
+}
