@@ -97,6 +97,9 @@ func (k *KafkaServer) Start(ctx context.Context) (err error) {
 	return k.proc.await(ctx, c.Ping)
 }
 
+// PID is the number of its process.
+func (k *KafkaServer) PID() int { return k.proc.cmd.Process.Pid }
+
 // Kill ends it at once (kill -9).
 func (k *KafkaServer) Kill() error { return k.proc.kill() }
 

@@ -70,6 +70,9 @@ func (r *RedisServer) DropDump() error {
 	return err
 }
 
+// PID is the number of its process.
+func (r *RedisServer) PID() int { return r.proc.cmd.Process.Pid }
+
 // Kill ends it at once (kill -9).
 func (r *RedisServer) Kill() error { return r.proc.kill() }
 

@@ -45,8 +45,8 @@ type settings struct {
 	Ledger struct {
 		Events int      `help:"Events in the topic." default:"1000000"`
 		Shapes []string `help:"uniform, zipf, hot; empty runs all."`
-		Runs   int      `help:"Runs of the projector, of which the best counts." default:"2"`
-		Full   bool     `help:"Try the peer with every setting rather than with those that are best as a rule."`
+		Runs   int      `help:"Runs of the projector, of which the best counts." default:"3"`
+		Peer   string   `help:"Settings of the peer to try: best (those that are best as a rule), full (all), none." enum:"best,full,none" default:"best"`
 	} `embed:"" prefix:"ledger-"`
 	Micro struct {
 		Time  string `help:"Of each run of each benchmark, as go test -benchtime takes it." default:"300ms"`
@@ -108,7 +108,7 @@ func (c *settings) run(ctx context.Context) error {
 		err = oneprocess.Dataset(ctx, root, r, say)
 	case "ledger":
 		l := c.Ledger
-		err = ledger.Bench(ctx, ledger.Config{Events: l.Events, Shapes: l.Shapes, Runs: l.Runs, Full: l.Full, Profile: profile, Say: say}, root, r)
+		err = ledger.Bench(ctx, ledger.Config{Events: l.Events, Shapes: l.Shapes, Runs: l.Runs, Peer: l.Peer, Profile: profile, Say: say}, root, r)
 	case "micro":
 		err = micro.Bench(ctx, micro.Config{Time: c.Micro.Time, Count: c.Micro.Count, Say: say}, root, r)
 	}

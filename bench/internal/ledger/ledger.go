@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"runtime/debug"
 	"runtime/pprof"
-	"strconv"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -38,34 +37,44 @@ type Config struct {
 	Events  int      // in the topic
 	Shapes  []string // names; empty means all
 	Runs    int      // of the projector, of which the best counts, as the best of the peer's does
-	Full    bool     // all settings of the peer
+	Peer    string   // settings of the peer: best, full or none
 	Profile string   // directory for processor profiles of the projector; empty takes none
 	Say     func(format string, args ...any)
 }
 
 // Figures is the figures of one shape.
 type Figures struct {
-	Says      string    `json:"shape"`
-	Events    int       `json:"events"`
-	SKUs      int       `json:"skus"` // different ones
-	EventsPS  float64   `json:"events_per_s"`
-	VsStreams float64   `json:"ratio_kafka_streams"`
-	VsRaw     float64   `json:"ratio_raw_consume"`
-	VsHSET    float64   `json:"ratio_hset"`
-	Runs      []Run     `json:"runs"`
-	RawPS     float64   `json:"raw_consume_per_s"`
-	HSETPS    float64   `json:"hset_per_s"`
-	Peer      peerRun   `json:"kafka_streams"` // at its best
-	PeerRuns  []peerRun `json:"kafka_streams_runs"`
-	LeftOut   string    `json:"kafka_streams_leaves_out"`
+	Says         string    `json:"shape"`
+	Events       int       `json:"events"`
+	SKUs         int       `json:"skus"` // different ones
+	EventsPS     float64   `json:"events_per_s"`
+	VsStreams    float64   `json:"ratio_kafka_streams"`
+	VsRaw        float64   `json:"ratio_raw_consume"`
+	VsHSET       float64   `json:"ratio_hset"`
+	VsStreamsCPU float64   `json:"ratio_cpu_kafka_streams"` // processor time of the peer and its broker over that of projector, Redis and broker: hardly depends on other load
+	VsRawCPU     float64   `json:"ratio_cpu_raw_consume"`
+	Runs         []Run     `json:"runs"` // the best first
+	RawPS        float64   `json:"raw_consume_per_s"`
+	RawCPU       CPU       `json:"raw_consume_cpu_us_per_event"`
+	HSETPS       float64   `json:"hset_per_s"`
+	Peer         peerRun   `json:"kafka_streams"` // at its best
+	PeerRuns     []peerRun `json:"kafka_streams_runs"`
+	LeftOut      string    `json:"kafka_streams_leaves_out"`
+}
+
+// CPU is processor time, user and system, in microseconds an event.
+type CPU struct {
+	Process float64 `json:"process"` // of what is measured itself
+	Redis   float64 `json:"redis"`
+	Kafka   float64 `json:"kafka"`
+	Total   float64 `json:"total"`
 }
 
 // Run is one run of the projector.
 type Run struct {
-	EventsPS  float64 `json:"events_per_s"`
-	Levels    int64   `json:"levels"`           // emitted: one for each changed SKU and batch
-	CPUMicros float64 `json:"cpu_us_per_event"` // of the projector's process
-	RedisCPU  float64 `json:"redis_cpu_us_per_event"`
+	EventsPS float64 `json:"events_per_s"`
+	Levels   int64   `json:"levels"` // emitted: one for each changed SKU and batch
+	CPU      CPU     `json:"cpu_us_per_event"`
 }
 
 const leftOut = "de-duplication by event id, the memory of open order lines, several locations, held, inbound and unsellable stock, unassigned commitments, " +
@@ -99,10 +108,15 @@ func Bench(ctx context.Context, cfg Config, root string, r *report.Report) error
 		}
 		figures[s.name] = f
 		r.Row(s.name+": events/s", report.Count(f.EventsPS), "goal: 6 × Kafka Streams, 0.4 × raw consumption")
-		r.Row(s.name+": Kafka Streams exactly_once_v2", report.Count(f.Peer.EventsPS), fmt.Sprintf("projector is %.2f ×; its best: %s", f.VsStreams, f.Peer.Setting))
+		if len(f.PeerRuns) > 0 {
+			r.Row(s.name+": Kafka Streams exactly_once_v2", report.Count(f.Peer.EventsPS), fmt.Sprintf("projector is %.2f ×; its best: %s", f.VsStreams, f.Peer.Setting))
+		}
 		r.Row(s.name+": raw franz-go consumption", report.Count(f.RawPS), fmt.Sprintf("projector is %.2f ×", f.VsRaw))
 		r.Row(s.name+": pipelined HSET, one an event", report.Count(f.HSETPS), fmt.Sprintf("projector is %.2f ×", f.VsHSET))
-		r.Row(s.name+": CPU µs/event", fmt.Sprintf("%.2f, and %.2f in Redis", f.Runs[0].CPUMicros, f.Runs[0].RedisCPU), fmt.Sprintf("Kafka Streams %.2f, with its start", f.Peer.CPUMicros))
+		c, p := f.Runs[0].CPU, f.Peer.CPU
+		r.Row(s.name+": CPU µs/event", fmt.Sprintf("%.2f = %.2f projector + %.2f Redis + %.2f Kafka", c.Total, c.Process, c.Redis, c.Kafka),
+			fmt.Sprintf("Kafka Streams %.2f (%.2f + %.2f Kafka): %.2f ×; raw %.2f: %.2f ×", p.Total, p.Process, p.Kafka, f.VsStreamsCPU, f.RawCPU.Total, f.VsRawCPU))
+		r.Row(s.name+": levels emitted an event", fmt.Sprintf("%.3f", float64(f.Runs[0].Levels)/float64(f.Events)), "one for each changed SKU and batch")
 	}
 	if len(figures) == 0 {
 		return fmt.Errorf("no shape of %v is known", cfg.Shapes)
@@ -113,7 +127,7 @@ func Bench(ctx context.Context, cfg Config, root string, r *report.Report) error
 	r.Note("Projector: in the benchmark's process, from the assignment of its partitions until every event is applied in Redis and Kafka has acknowledged every level; best of %d runs, each "+
 		"from an empty ledger.", cfg.Runs)
 	r.Note("Kafka Streams: a process of its own, from the first event processed to the last; its start and its last commit do not count. Best of %d settings. It leaves out: %s.",
-		len(settings(cfg.Full)), leftOut)
+		len(settings(cfg.Peer)), leftOut)
 	return nil
 }
 
@@ -124,11 +138,12 @@ func (cfg Config) shape(ctx context.Context, s shape, classes string, r *report.
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	k, rdb, stop, err := startParts(ctx, dir)
+	p, err := startParts(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
+	defer func() { err = errors.Join(err, p.stop()) }()
+	k, rdb := p.kafka, p.redis
 	if r.Versions["redis"], err = redisVersion(ctx, rdb); err != nil {
 		return nil, err
 	}
@@ -161,11 +176,18 @@ func (cfg Config) shape(ctx context.Context, s shape, classes string, r *report.
 	debug.FreeOSMemory()
 	n := float64(cfg.Events)
 	for range 2 { // the first also warms the broker
+		m := p.meter()
 		took, err := consumeRaw(ctx, k, schemas.StockEvents, cfg.Events)
 		if err != nil {
 			return nil, err
 		}
-		f.RawPS = max(f.RawPS, n/took.Seconds())
+		cpu, err := m.read(n)
+		if err != nil {
+			return nil, err
+		}
+		if f.RawPS < n/took.Seconds() {
+			f.RawPS, f.RawCPU = n/took.Seconds(), cpu
+		}
 	}
 	cfg.Say("%s: raw consumption %s events/s", s.name, report.Count(f.RawPS))
 	best := 0
@@ -174,7 +196,7 @@ func (cfg Config) shape(ctx context.Context, s shape, classes string, r *report.
 		if cfg.Profile != "" && i == 0 {
 			profile = filepath.Join(cfg.Profile, "ledger-"+s.name+".pprof")
 		}
-		run, err := project(ctx, k, rdb, codec, cfg.Events, i, profile)
+		run, err := p.project(ctx, codec, cfg.Events, i, profile)
 		if err != nil {
 			return nil, err
 		}
@@ -190,56 +212,96 @@ func (cfg Config) shape(ctx context.Context, s shape, classes string, r *report.
 		return nil, err
 	}
 	cfg.Say("%s: pipelined HSET %s/s", s.name, report.Count(f.HSETPS))
-	for _, set := range settings(cfg.Full) {
-		p, err := runPeer(ctx, classes, k.Brokers[0], schemas.StockEvents, peerLevels, dir, cfg.Events, set)
+	for _, set := range settings(cfg.Peer) {
+		run, err := p.peer(ctx, classes, schemas.StockEvents, peerLevels, dir, cfg.Events, set)
 		if err != nil {
 			return nil, err
 		}
-		cfg.Say("%s: Kafka Streams (%s) %s events/s", s.name, set, report.Count(p.EventsPS))
-		f.PeerRuns = append(f.PeerRuns, p)
-		if p.EventsPS > f.Peer.EventsPS {
-			f.Peer = p
+		cfg.Say("%s: Kafka Streams (%s) %s events/s", s.name, set, report.Count(run.EventsPS))
+		f.PeerRuns = append(f.PeerRuns, run)
+		if run.EventsPS > f.Peer.EventsPS {
+			f.Peer = run
 		}
 	}
-	f.VsStreams, f.VsRaw, f.VsHSET = f.EventsPS/f.Peer.EventsPS, f.EventsPS/f.RawPS, f.EventsPS/f.HSETPS
+	if f.Peer.EventsPS > 0 {
+		f.VsStreams, f.VsStreamsCPU = f.EventsPS/f.Peer.EventsPS, f.Peer.CPU.Total/f.Runs[0].CPU.Total
+	}
+	f.VsRaw, f.VsHSET, f.VsRawCPU = f.EventsPS/f.RawPS, f.EventsPS/f.HSETPS, f.RawCPU.Total/f.Runs[0].CPU.Total
 	return f, nil
 }
 
-// startParts runs Kafka and Redis in dir.
-func startParts(ctx context.Context, dir string) (k kafka.Config, rdb goredis.UniversalClient, stop func() error, err error) {
-	var stops []func() error
-	stop = func() error {
-		var errs []error
-		for i := len(stops) - 1; i >= 0; i-- {
-			errs = append(errs, stops[i]())
-		}
-		return errors.Join(errs...)
+// parts is a Kafka and a Redis.
+type parts struct {
+	kafka  kafka.Config
+	redis  goredis.UniversalClient
+	broker *testbed.KafkaServer
+	store  *testbed.RedisServer
+	stops  []func() error
+}
+
+func (p *parts) stop() error {
+	var errs []error
+	for i := len(p.stops) - 1; i >= 0; i-- {
+		errs = append(errs, p.stops[i]())
 	}
+	return errors.Join(errs...)
+}
+
+// startParts runs Kafka and Redis in dir.
+func startParts(ctx context.Context, dir string) (p *parts, err error) {
+	p = new(parts)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, stop())
+			err = errors.Join(err, p.stop())
 		}
 	}()
 	for _, name := range []string{"kafka", "redis"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
-			return k, nil, nil, err
+			return nil, err
 		}
 	}
-	broker, err := testbed.StartKafka(ctx, filepath.Join(dir, "kafka"))
-	if err != nil {
-		return k, nil, nil, err
+	if p.broker, err = testbed.StartKafka(ctx, filepath.Join(dir, "kafka")); err != nil {
+		return nil, err
 	}
-	stops = append(stops, broker.Stop)
-	store, err := testbed.StartRedis(ctx, filepath.Join(dir, "redis"))
-	if err != nil {
-		return k, nil, nil, err
+	p.stops = append(p.stops, p.broker.Stop)
+	if p.store, err = testbed.StartRedis(ctx, filepath.Join(dir, "redis")); err != nil {
+		return nil, err
 	}
-	stops = append(stops, store.Stop)
-	if rdb, err = (redis.Config{Addrs: []string{store.Addr}}).Client(); err != nil {
-		return k, nil, nil, err
+	p.stops = append(p.stops, p.store.Stop)
+	if p.redis, err = (redis.Config{Addrs: []string{p.store.Addr}}).Client(); err != nil {
+		return nil, err
 	}
-	stops = append(stops, rdb.Close)
-	return kafka.Config{Brokers: []string{broker.Addr}, Partitions: partitions, Replication: 1}, rdb, stop, nil
+	p.stops = append(p.stops, p.redis.Close)
+	p.kafka = kafka.Config{Brokers: []string{p.broker.Addr}, Partitions: partitions, Replication: 1}
+	return p, nil
+}
+
+// meter counts processor time from when it is made.
+type meter struct {
+	p                     *parts
+	process, redis, kafka time.Duration
+	err                   error
+}
+
+func (p *parts) meter() *meter {
+	m := &meter{p: p}
+	m.process, m.redis, m.kafka, m.err = p.cpu()
+	return m
+}
+
+func (p *parts) cpu() (own, redis, kafka time.Duration, err error) {
+	redis, err1 := process.CPUOf(p.store.PID())
+	kafka, err2 := process.CPUOf(p.broker.PID())
+	return process.CPU(), redis, kafka, errors.Join(err1, err2)
+}
+
+// read is the processor time since, by event.
+func (m *meter) read(events float64) (CPU, error) {
+	own, redis, kafka, err := m.p.cpu()
+	per := func(d time.Duration) float64 { return d.Seconds() * 1e6 / events }
+	c := CPU{Process: per(own - m.process), Redis: per(redis - m.redis), Kafka: per(kafka - m.kafka)}
+	c.Total = c.Process + c.Redis + c.Kafka
+	return c, errors.Join(m.err, err)
 }
 
 var redisVersionLine = regexp.MustCompile(`redis_version:(\S+)`)
@@ -256,27 +318,9 @@ func redisVersion(ctx context.Context, rdb goredis.UniversalClient) (string, err
 	return m[1], nil
 }
 
-var redisCPULine = regexp.MustCompile(`used_cpu_(?:sys|user):([0-9.]+)`)
-
-// redisCPU is the processor time of Redis since its start, in seconds.
-func redisCPU(ctx context.Context, rdb goredis.UniversalClient) (float64, error) {
-	info, err := rdb.Info(ctx, "cpu").Result()
-	if err != nil {
-		return 0, err
-	}
-	total := 0.0
-	for _, m := range redisCPULine.FindAllStringSubmatch(info, -1) {
-		v, err := strconv.ParseFloat(m[1], 64)
-		if err != nil {
-			return 0, fmt.Errorf("processor time of Redis: %w", err)
-		}
-		total += v
-	}
-	return total, nil
-}
-
 // project runs the service from an empty ledger until it has applied and emitted everything.
-func project(ctx context.Context, k kafka.Config, rdb goredis.UniversalClient, codec *topics.Codec, events, i int, profile string) (run Run, err error) {
+func (p *parts) project(ctx context.Context, codec *topics.Codec, events, i int, profile string) (run Run, err error) {
+	k, rdb := p.kafka, p.redis
 	if err := rdb.FlushAll(ctx).Err(); err != nil {
 		return run, err
 	}
@@ -327,11 +371,7 @@ func project(ctx context.Context, k kafka.Config, rdb goredis.UniversalClient, c
 		cancel()
 		err = errors.Join(err, <-ended)
 	}()
-	cpu, began := process.CPU(), time.Now()
-	redisBefore, err := redisCPU(ctx, rdb)
-	if err != nil {
-		return run, err
-	}
+	used, began := p.meter(), time.Now()
 	assigned := false
 	limit := time.NewTimer(5 * time.Minute)
 	defer limit.Stop()
@@ -350,7 +390,7 @@ func project(ctx context.Context, k kafka.Config, rdb goredis.UniversalClient, c
 		}
 		st := s.Stats()
 		if !assigned && len(st.Lag) > 0 {
-			assigned, cpu, began = true, process.CPU(), time.Now()
+			assigned, used, began = true, p.meter(), time.Now()
 		}
 		if st.Rejected+st.Duplicates > 0 {
 			return run, fmt.Errorf("%d events were rejected and %d taken for repeats: the benchmark's events are wrong", st.Rejected, st.Duplicates)
@@ -365,13 +405,9 @@ func project(ctx context.Context, k kafka.Config, rdb goredis.UniversalClient, c
 		if after-before < s.Stats().Levels {
 			continue
 		}
-		took, used := time.Since(began), process.CPU()-cpu
-		redisAfter, err := redisCPU(ctx, rdb)
-		if err != nil {
-			return run, err
-		}
-		n := float64(events)
-		return Run{EventsPS: n / took.Seconds(), Levels: after - before, CPUMicros: float64(used.Microseconds()) / n, RedisCPU: 1e6 * (redisAfter - redisBefore) / n}, nil
+		took := time.Since(began)
+		cpu, err := used.read(float64(events))
+		return Run{EventsPS: float64(events) / took.Seconds(), Levels: after - before, CPU: cpu}, err
 	}
 }
 

@@ -34,8 +34,11 @@ func (s setting) String() string {
 }
 
 // settings is what the peer may be at its best with.
-func settings(full bool) []setting {
-	if !full {
+func settings(which string) []setting {
+	switch which {
+	case "none":
+		return nil
+	case "best":
 		return []setting{{2, "memory", true}, {2, "rocksdb", true}, {2, "memory", false}}
 	}
 	var out []setting
@@ -63,13 +66,13 @@ func buildPeer(ctx context.Context, root string) (string, error) {
 
 // peerRun is one run of the peer.
 type peerRun struct {
-	Setting   setting `json:"setting"`
-	EventsPS  float64 `json:"events_per_s"`
-	CPUMicros float64 `json:"cpu_us_per_event"` // the whole life of the process, start and warm-up included
-	PeakMB    int64   `json:"peak_mb"`
+	Setting  setting `json:"setting"`
+	EventsPS float64 `json:"events_per_s"`
+	CPU      CPU     `json:"cpu_us_per_event"` // from the first event processed to the last; Kafka's from the start of the process to its end
+	PeakMB   int64   `json:"peak_mb"`
 }
 
-func runPeer(ctx context.Context, classes, broker, input, output, dir string, n int, s setting) (peerRun, error) {
+func (p *parts) peer(ctx context.Context, classes, input, output, dir string, n int, s setting) (peerRun, error) {
 	state, err := os.MkdirTemp(dir, "peer-")
 	if err != nil {
 		return peerRun{}, err
@@ -78,8 +81,9 @@ func runPeer(ctx context.Context, classes, broker, input, output, dir string, n 
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	var out, errs bytes.Buffer
+	m := p.meter()
 	cmd := exec.CommandContext(ctx, "java", "-Xms1g", "-Xmx2g", "-XX:+UseParallelGC", "-cp", classes, "onhand.peer.Ledger",
-		broker, input, output, strconv.Itoa(n), strconv.Itoa(s.Threads), s.Store, strconv.FormatBool(s.Caching), state)
+		p.broker.Addr, input, output, strconv.Itoa(n), strconv.Itoa(s.Threads), s.Store, strconv.FormatBool(s.Caching), state)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		return peerRun{}, fmt.Errorf("Kafka Streams (%s): %w\n%s%s", s, err, out.Bytes(), errs.Bytes())
@@ -87,10 +91,17 @@ func runPeer(ctx context.Context, classes, broker, input, output, dir string, n 
 	var got struct {
 		Events  int64   `json:"events"`
 		Seconds float64 `json:"seconds"`
+		CPU     float64 `json:"cpu_seconds"`
 	}
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got.Seconds <= 0 {
 		return peerRun{}, fmt.Errorf("Kafka Streams (%s) printed %q, not its figures: %w", s, out.Bytes(), err)
 	}
-	cpu, peak := process.Exit(cmd.ProcessState)
-	return peerRun{Setting: s, EventsPS: float64(got.Events) / got.Seconds, CPUMicros: float64(cpu.Microseconds()) / float64(n), PeakMB: peak >> 20}, nil
+	cpu, err := m.read(float64(n))
+	if err != nil {
+		return peerRun{}, err
+	}
+	cpu.Process, cpu.Redis = got.CPU*1e6/float64(n), 0
+	cpu.Total = cpu.Process + cpu.Kafka
+	_, peak := process.Exit(cmd.ProcessState)
+	return peerRun{Setting: s, EventsPS: float64(got.Events) / got.Seconds, CPU: cpu, PeakMB: peak >> 20}, nil
 }

@@ -31,12 +31,16 @@ import org.apache.kafka.streams.state.Stores;
  * inbound and unsellable stock, rejected records, and a view that others can read (its state store is private to it).
  *
  * <p>Arguments: brokers, input topic, output topic, number of events, threads, store (memory or rocksdb), caching (true or false), state
- * directory. Prints one JSON line: events and seconds from the first event processed to the last.
+ * directory. Prints one JSON line: events, and seconds and processor seconds of this process from the first event processed to the last.
  */
 public final class Ledger {
   private static final AtomicLong done = new AtomicLong();
   private static final AtomicLong first = new AtomicLong();
   private static final AtomicLong last = new AtomicLong();
+  private static final AtomicLong firstCpu = new AtomicLong();
+  private static final AtomicLong lastCpu = new AtomicLong();
+  private static final com.sun.management.OperatingSystemMXBean system =
+      (com.sun.management.OperatingSystemMXBean) java.lang.management.ManagementFactory.getOperatingSystemMXBean();
 
   public static void main(String[] args) throws Exception {
     String brokers = args[0];
@@ -99,7 +103,9 @@ public final class Ledger {
       System.err.println("processed " + done.get() + " of " + total + " events");
       System.exit(1);
     }
-    System.out.printf("{\"events\":%d,\"seconds\":%.3f}%n", total, (last.get() - first.get()) / 1e9);
+    System.out.printf(
+        "{\"events\":%d,\"seconds\":%.3f,\"cpu_seconds\":%.3f}%n",
+        total, (last.get() - first.get()) / 1e9, (lastCpu.get() - firstCpu.get()) / 1e9);
   }
 
   /** One event after another into the level of its SKU. */
@@ -121,7 +127,9 @@ public final class Ledger {
 
     @Override
     public void process(Record<byte[], byte[]> record) {
-      first.compareAndSet(0, System.nanoTime());
+      if (first.get() == 0 && first.compareAndSet(0, System.nanoTime())) {
+        firstCpu.set(system.getProcessCpuTime());
+      }
       long onHand = 0;
       long committed = 0;
       long sold = 0;
@@ -175,7 +183,9 @@ public final class Ledger {
         throw new IllegalStateException(e);
       }
       if (done.incrementAndGet() >= total) {
-        last.compareAndSet(0, System.nanoTime());
+        if (last.compareAndSet(0, System.nanoTime())) {
+          lastCpu.set(system.getProcessCpuTime());
+        }
       }
     }
 
