@@ -60,7 +60,7 @@ func (w *world) script() {
 	ev(event.Event{ID: "s1", Kind: event.SaleRecorded, SKU: "TEE", Channel: "shop", OrderID: "A", LineID: "1", Quantity: 12, UnitPrice: "9.50", Currency: "EUR", OccurredAt: day(1)})
 	ev(event.Event{ID: "s1", Kind: event.SaleRecorded, SKU: "TEE", Channel: "shop", OrderID: "A", LineID: "1", Quantity: 12, UnitPrice: "9.50", Currency: "EUR", OccurredAt: day(1)}) // delivered twice
 	ev(event.Event{ID: "c1", Kind: event.SaleCancelled, SKU: "TEE", Channel: "shop", OrderID: "A", LineID: "1", Quantity: 2, OccurredAt: day(1.5)})
-	o = ev(event.Event{ID: "h1", Kind: event.ShipmentConfirmed, SKU: "TEE", Location: "berlin", OrderID: "A", LineID: "1", Quantity: 10, OccurredAt: day(4)})
+	o = ev(event.Event{ID: "h1", Kind: event.ShipmentConfirmed, SKU: "TEE", Location: "berlin", Channel: "shop", OrderID: "A", LineID: "1", Quantity: 10, OccurredAt: day(4)})
 	level(ledger.Level{SKU: "TEE", Version: 2, SourceOffset: o, Locations: at(0, 0), EventID: "h1", EventKind: event.ShipmentConfirmed, ReceivedAt: day(4) + 1000, AppliedAt: day(20)})
 	level(ledger.Level{SKU: "TEE", Version: 2, SourceOffset: o, Locations: at(0, 0), EventID: "h1", EventKind: event.ShipmentConfirmed, ReceivedAt: day(4) + 1000, AppliedAt: day(20)}) // emitted again after a crash
 	ev(event.Event{ID: "s2", Kind: event.SaleRecorded, SKU: "TEE", Channel: "amz", OrderID: "B", LineID: "1", Quantity: 11, UnitPrice: "10", Currency: "USD", OccurredAt: day(6)})

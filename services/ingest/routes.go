@@ -55,8 +55,8 @@ type EventDocument struct {
 	OccurredAt         time.Time  `json:"occurred_at" doc:"When it happened, by the source's clock."`
 	Location           string     `json:"location,omitempty" maxLength:"128" doc:"Where. Needed by every kind but sale_recorded and sale_cancelled."`
 	ToLocation         string     `json:"to_location,omitempty" maxLength:"128" doc:"Where the units go: sale_reassigned, transfer_shipped."`
-	Channel            string     `json:"channel,omitempty" pattern:"^[A-Za-z0-9._-]{1,100}$" doc:"The channel that sold it: sale_recorded, sale_cancelled."`
-	OrderID            string     `json:"order_id,omitempty" maxLength:"255" doc:"The order. Needed by sale_recorded, sale_cancelled, sale_assigned, sale_reassigned and shipment_confirmed."`
+	Channel            string     `json:"channel,omitempty" pattern:"^[A-Za-z0-9._-]{1,100}$" doc:"The channel that sold it, whose number order_id is. Needed with order_id by sale_recorded, sale_cancelled, sale_assigned, sale_reassigned and shipment_confirmed."`
+	OrderID            string     `json:"order_id,omitempty" maxLength:"255" doc:"The order, as its channel names it. Needed by sale_recorded, sale_cancelled, sale_assigned, sale_reassigned and shipment_confirmed."`
 	LineID             string     `json:"line_id,omitempty" maxLength:"255" doc:"The order's line: sale_recorded, sale_cancelled."`
 	Reference          string     `json:"reference,omitempty" maxLength:"255" doc:"Purchase order or transfer: what is still to come is kept by it. Needed by inbound_expected, inbound_cancelled, transfer_shipped and transfer_received."`
 	ReservationID      string     `json:"reservation_id,omitempty" maxLength:"255" doc:"The reservation: reservation_placed, reservation_released."`

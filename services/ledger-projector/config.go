@@ -31,7 +31,7 @@ type Config struct {
 	CountWindow time.Duration `help:"How far back a stock count may speak of when stock moved since." default:"48h" env:"LEDGER_COUNT_WINDOW"`
 	OpenWindow  time.Duration `help:"How long an order line, reservation or purchase order that stays open is remembered." default:"9600h" env:"LEDGER_OPEN_WINDOW"`
 	MaxQuantity int64         `help:"Larger quantities are rejected as absurd." default:"10000000" env:"LEDGER_MAX_QUANTITY"`
-	BatchEvents int           `help:"Most events in one step." default:"16384" env:"LEDGER_BATCH_EVENTS"`
+	BatchEvents int           `help:"Most events in one step." default:"32768" env:"LEDGER_BATCH_EVENTS"`
 	BatchSKUs   int           `name:"batch-skus" help:"Most SKUs that one step changes." default:"4096" env:"LEDGER_BATCH_SKUS"`
 	BatchLimit  int           `help:"Most SKUs in one request to the availability API." default:"5000" env:"LEDGER_BATCH_LIMIT"`
 	Session     time.Duration `help:"How long an instance may be silent before its partitions go to another; the broker bounds it." default:"10s" env:"LEDGER_SESSION"`
@@ -42,7 +42,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Namespace: "oh", Group: "onhand-ledger-projector", Window: ledger.DefaultWindow, CountWindow: ledger.DefaultCountWindow,
-		OpenWindow: ledger.DefaultOpenWindow, MaxQuantity: int64(ledger.DefaultMaxQuantity), BatchEvents: 16384, BatchSKUs: 4096, BatchLimit: 5000,
+		OpenWindow: ledger.DefaultOpenWindow, MaxQuantity: int64(ledger.DefaultMaxQuantity), BatchEvents: 32768, BatchSKUs: 4096, BatchLimit: 5000,
 		Session: 10 * time.Second, Drain: 15 * time.Second,
 	}
 }

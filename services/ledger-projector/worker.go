@@ -23,7 +23,7 @@ import (
 
 // Queue bounds, in records: fetching pauses above the one and goes on below the other.
 const (
-	queueHigh = 64_000
+	queueHigh = 48_000
 	queueLow  = 16_000
 )
 

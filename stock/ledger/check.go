@@ -48,10 +48,10 @@ const (
 
 var kindNeeds = [event.KindCount]needs{
 	event.SaleRecorded:        needChannel | needOrder,
-	event.SaleCancelled:       needOrder,
-	event.SaleAssigned:        needOrder | needLocation,
-	event.SaleReassigned:      needOrder | needLocation | needToLocation,
-	event.ShipmentConfirmed:   needOrder | needLocation,
+	event.SaleCancelled:       needChannel | needOrder,
+	event.SaleAssigned:        needChannel | needOrder | needLocation,
+	event.SaleReassigned:      needChannel | needOrder | needLocation | needToLocation,
+	event.ShipmentConfirmed:   needChannel | needOrder | needLocation,
 	event.ReturnReceived:      needLocation,
 	event.InboundExpected:     needLocation | needReference,
 	event.InboundCancelled:    needReference,
@@ -94,8 +94,9 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 		missing = "reservation_id"
 	case e.Kind == event.StockCounted && e.AsOf <= 0:
 		missing = "as_of"
-	case e.Kind == event.SaleCancelled && e.RestockedByChannel && e.Channel == "":
-		missing = "channel"
+	}
+	if missing == "channel" && e.Kind != event.SaleRecorded {
+		return Fault{ReasonInvalid, missing, fmt.Sprintf("%s: channel is empty, and a %s needs it: order %q is the channel's own number, and another channel may use the same", e.ID, e.Kind, e.OrderID)}
 	}
 	if missing != "" {
 		return Fault{ReasonInvalid, missing, fmt.Sprintf("%s: %s is empty, and a %s needs it", e.ID, missing, e.Kind)}
@@ -117,17 +118,9 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 }
 
 func checkNames(e *event.Event) Fault {
-	for _, x := range [...]struct {
-		field, value string
-		limit        int
-	}{
-		{"id", e.ID, MaxID}, {"sku", e.SKU, MaxName}, {"location", e.Location, MaxName}, {"to_location", e.ToLocation, MaxName},
-		{"channel", e.Channel, MaxName}, {"order_id", e.OrderID, MaxID}, {"line_id", e.LineID, MaxID}, {"reference", e.Reference, MaxID},
-		{"reservation_id", e.ReservationID, MaxID},
-	} {
-		if len(x.value) > x.limit || !printable(x.value) {
-			return Fault{ReasonInvalid, x.field, fmt.Sprintf("%.64q: %s is not a name: want at most %d bytes of UTF-8 without control characters", e.ID, x.field, x.limit)}
-		}
+	if !name(e.ID, MaxID) || !name(e.SKU, MaxName) || !name(e.Location, MaxName) || !name(e.ToLocation, MaxName) || !name(e.Channel, MaxName) ||
+		!name(e.OrderID, MaxID) || !name(e.LineID, MaxID) || !name(e.Reference, MaxID) || !name(e.ReservationID, MaxID) {
+		return nameFault(e)
 	}
 	switch {
 	case e.ID == "":
@@ -144,18 +137,60 @@ func checkNames(e *event.Event) Fault {
 	return Fault{}
 }
 
+// nameFault is the fault of the first name that is none.
+func nameFault(e *event.Event) Fault {
+	for _, x := range [...]struct {
+		field, value string
+		limit        int
+	}{
+		{"id", e.ID, MaxID}, {"sku", e.SKU, MaxName}, {"location", e.Location, MaxName}, {"to_location", e.ToLocation, MaxName},
+		{"channel", e.Channel, MaxName}, {"order_id", e.OrderID, MaxID}, {"line_id", e.LineID, MaxID}, {"reference", e.Reference, MaxID},
+		{"reservation_id", e.ReservationID, MaxID},
+	} {
+		if !name(x.value, x.limit) {
+			return Fault{ReasonInvalid, x.field, fmt.Sprintf("%.64q: %s is not a name: want at most %d bytes of UTF-8 without control characters", e.ID, x.field, x.limit)}
+		}
+	}
+	return Fault{}
+}
+
 // Reserved says whether a location cannot have this name, as the ledger needs the word itself.
 func Reserved(location string) bool { return location == "sold" || location == "restored" }
 
-// printable accepts UTF-8 without control characters.
+// name accepts at most limit bytes of UTF-8 without control characters.
+func name(s string, limit int) bool {
+	return s == "" || len(s) <= limit && printable(s)
+}
+
+// Bytes of eight at once: the high bit of each, and the same value in each.
+const (
+	high = 0x8080808080808080
+	ones = 0x0101010101010101
+)
+
+// printable accepts UTF-8 without control characters. Eight bytes at a time: nearly all names are plain ASCII.
 func printable(s string) bool {
-	ascii := true
-	for i := range len(s) {
+	var odd uint64 // has the high bit of a byte that is not plain ASCII, or is suspected to be a control character
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		v := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 | uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		del := v ^ 0x7f*ones // zero where a byte is 0x7f
+		odd |= v | (v - 0x20*ones) | (del - ones)
+	}
+	for ; i < len(s); i++ {
 		c := s[i]
-		if c < 0x20 || c == 0x7f {
+		if c < 0x20 || c >= 0x7f {
+			odd = high
+		}
+	}
+	return odd&high == 0 || printableSlow(s)
+}
+
+func printableSlow(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c == 0x7f {
 			return false
 		}
-		ascii = ascii && c < utf8.RuneSelf
 	}
-	return ascii || utf8.ValidString(s)
+	return utf8.ValidString(s)
 }

@@ -1,6 +1,11 @@
 package ledger
 
-import "slices"
+import (
+	"math"
+	"slices"
+
+	"github.com/onhand/onhand/stock/event"
+)
 
 // class says which bucket an open item fills.
 type class uint8
@@ -19,17 +24,6 @@ type share struct {
 	units Units
 }
 
-// item is an open item: an order line, a reservation, a purchase order or a transfer of one SKU. Two shares are kept in place, more in
-// Partition.wide; n says how many there are. An item whose shares are all zero is not kept.
-type item struct {
-	units       [2]Units
-	loc         [2]uint16
-	born, since uint32 // bucket of its first event, and of its oldest record in the journal
-	n           uint16
-	class       class
-	closed      bool // a reservation that was released whole
-}
-
 // settled is a share while it is worked on, with the units it fills its bucket with before and after.
 type settled struct {
 	share
@@ -45,7 +39,18 @@ func (p *Partition) key(c class, sku, a, b string) uint64 {
 	p.scratch = append(p.scratch, 0)
 	p.scratch = append(p.scratch, b...)
 	lo, _ := hash128(p.scratch)
-	return lo
+	return itemKey(lo)
+}
+
+// line is the key of an order's line. An order's number is its channel's own: two channels may well use the same.
+func (p *Partition) line(e *event.Event) uint64 {
+	b := append(p.scratch[:0], byte(classSale))
+	b = append(append(b, e.SKU...), 0)
+	b = append(append(b, e.Channel...), 0)
+	b = append(append(b, e.OrderID...), 0)
+	p.scratch = append(b, e.LineID...)
+	lo, _ := hash128(p.scratch)
+	return itemKey(lo)
 }
 
 func nameHash(sku string) uint64 {
@@ -56,47 +61,42 @@ func nameHash(sku string) uint64 {
 // settle adds up to two shares to an item and changes the SKU's buckets by what that makes of it. It reports whether the item now has more taken
 // from it than was ever put in.
 func (p *Partition) settle(s *SKU, w *record, key uint64, c class, a, b share) (overdrawn bool) {
-	it, known := p.items[key]
-	if !known {
-		it = item{class: c, born: uint32(p.bucket), since: uint32(p.bucket)}
-		if b.units == 0 && a.units > 0 && !w.closed { // the common case: a first sale
-			it.n, it.loc[0], it.units[0] = 1, a.loc, a.units
-			p.items[key] = it
+	it := p.items.find(key)
+	if it == nil {
+		it = p.items.put(key)
+		it.class, it.born, it.since = c, uint32(p.bucket), uint32(p.bucket)
+		if b.units == 0 && a.units > 0 && a.units <= math.MaxInt32 && !w.closed { // the common case: a first sale
+			it.loc, it.units = a.loc, int32(a.units)
 			p.fill(s, c, a.loc, a.units)
-			w.item(key, &it, false, a, share{})
+			w.item(key, c, false, false, a, share{})
 			return false
 		}
 	}
-	work := p.unfold(key, &it)
-	distribute(work, it.closed, false)
-	it.closed = it.closed || w.closed
+	if it.flags == 0 && !w.closed && b.units == 0 && a.loc == it.loc && a.units < 0 && it.units > 0 && a.units == -Units(it.units) {
+		// The next common case: all of it ships, or is cancelled.
+		p.fill(s, c, a.loc, a.units)
+		p.items.remove(key)
+		w.item(key, c, false, true, share{}, share{})
+		return false
+	}
+	work := p.items.shares(it, p.work[:0])
+	distribute(work, it.flags&slotClosed != 0, false)
+	if w.closed {
+		it.flags |= slotClosed
+	}
+	closed := it.flags&slotClosed != 0
 	work = p.put(work, a)
 	work = p.put(work, b)
-	total := distribute(work, it.closed, true)
+	total := distribute(work, closed, true)
 	p.work = work
 	for _, x := range work {
 		if d := x.after - x.before; d != 0 {
 			p.fill(s, c, x.loc, d)
 		}
 	}
-	gone := p.fold(key, &it, work)
-	w.item(key, &it, gone, a, b)
+	gone := p.fold(it, work)
+	w.item(key, c, closed, gone, a, b)
 	return total < 0
-}
-
-// unfold lists the shares of an item, by name of location, no location first.
-func (p *Partition) unfold(key uint64, it *item) []settled {
-	work := p.work[:0]
-	if it.n > 2 {
-		for _, x := range p.wide[key] {
-			work = append(work, settled{share: x})
-		}
-		return work
-	}
-	for i := range it.n {
-		work = append(work, settled{share: share{it.loc[i], it.units[i]}})
-	}
-	return work
 }
 
 // put adds a share to its place in the list.
@@ -140,31 +140,16 @@ func distribute(work []settled, closed, after bool) (total Units) {
 }
 
 // fold stores the shares, and reports whether the item balances and is forgotten.
-func (p *Partition) fold(key uint64, it *item, work []settled) (gone bool) {
-	gone = !it.closed
+func (p *Partition) fold(it *slot, work []settled) (gone bool) {
+	gone = it.flags&slotClosed == 0
 	for _, x := range work {
 		gone = gone && x.units == 0
 	}
-	if it.n > 2 {
-		delete(p.wide, key)
-	}
 	if gone {
-		delete(p.items, key)
+		p.items.remove(it.key)
 		return true
 	}
-	it.n = uint16(len(work))
-	if len(work) > 2 {
-		shares := make([]share, len(work))
-		for i, x := range work {
-			shares[i] = x.share
-		}
-		p.wide[key] = shares
-	} else {
-		for i, x := range work {
-			it.loc[i], it.units[i] = x.loc, x.units
-		}
-	}
-	p.items[key] = *it
+	p.items.keep(it, work)
 	return false
 }
 
@@ -189,25 +174,26 @@ func (p *Partition) fill(s *SKU, c class, loc uint16, units Units) {
 // old ones. Items that are not open are let go after the window, open ones after OpenWindow.
 func (p *Partition) carry(limit int64) {
 	open := p.opt.OpenWindow.Microseconds() / p.width
-	for key, it := range p.items {
+	for _, key := range p.items.keys(nil) {
+		it := p.items.find(key)
 		if int64(it.since) >= limit {
 			continue
 		}
-		work := p.unfold(key, &it)
-		total := distribute(work, it.closed, true)
+		work := p.items.shares(it, p.work[:0])
+		closed := it.flags&slotClosed != 0
+		total := distribute(work, closed, true)
 		p.work = work
 		keep := int64(buckets)
-		if total > 0 && !it.closed {
+		if total > 0 && !closed {
 			keep = open
 		}
 		if p.bucket-int64(it.born) > keep {
-			delete(p.items, key)
-			delete(p.wide, key)
-			p.carryRecord(key, &it, nil, true)
+			p.carryRecord(it, nil, true)
+			p.items.remove(key)
 			continue
 		}
 		it.since = uint32(p.bucket)
-		p.items[key] = it
-		p.carryRecord(key, &it, work, false)
+		p.carryRecord(it, work, false)
 	}
+	p.items.trim()
 }

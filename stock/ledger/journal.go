@@ -46,11 +46,11 @@ func newRecord(lo, hi uint64) record {
 	return w
 }
 
-func (w *record) item(key uint64, it *item, gone bool, a, b share) {
+func (w *record) item(key uint64, cl class, closed, gone bool, a, b share) {
 	w.flags |= hasItem
 	buf := binary.LittleEndian.AppendUint64(w.itemB[:0], key)
-	c := byte(it.class)
-	if it.closed {
+	c := byte(cl)
+	if closed {
 		c |= itemClosed
 	}
 	switch {
@@ -103,12 +103,12 @@ func (p *Partition) append(w *record) {
 }
 
 // carryRecord writes a whole item, or that it is gone.
-func (p *Partition) carryRecord(key uint64, it *item, work []settled, gone bool) {
+func (p *Partition) carryRecord(it *slot, work []settled, gone bool) {
 	g := p.segment()
 	buf := append(g.Data, hasItem)
-	buf = binary.LittleEndian.AppendUint64(buf, key)
+	buf = binary.LittleEndian.AppendUint64(buf, it.key)
 	c := byte(it.class)
-	if it.closed {
+	if it.flags&slotClosed != 0 {
 		c |= itemClosed
 	}
 	if gone {

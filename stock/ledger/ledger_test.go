@@ -70,6 +70,8 @@ func ev(id string, k event.Kind, q Units, more ...string) event.Event {
 			e.ToLocation = v
 		case "order":
 			e.OrderID = v
+		case "by":
+			e.Channel = v
 		case "ref":
 			e.Reference = v
 		case "how":
@@ -135,6 +137,9 @@ func TestEffects(t *testing.T) {
 			"A.onhand=10 A.committed=1 sold.web=3", 9},
 		"cancellation before its sale": {
 			[]event.Event{receipt, ev("c", event.SaleCancelled, 2), ev("s", event.SaleRecorded, 3, "at=A")}, "A.onhand=10 A.committed=1 sold.web=3", 9},
+		"two channels with the same number": {
+			[]event.Event{receipt, ev("s", event.SaleRecorded, 3, "at=A"), ev("t", event.SaleRecorded, 2, "at=A", "by=shop"), ev("h", event.ShipmentConfirmed, 2, "at=A", "by=shop"), ev("c", event.SaleCancelled, 5)},
+			"A.onhand=8 sold.shop=2 sold.web=3", 8},
 		"assigned":              {[]event.Event{ev("s", event.SaleRecorded, 3), ev("a", event.SaleAssigned, 2, "at=A")}, "A.committed=2 unassigned=1 sold.web=3", -3},
 		"assigned before sale":  {[]event.Event{ev("a", event.SaleAssigned, 2, "at=A"), ev("s", event.SaleRecorded, 3)}, "A.committed=2 unassigned=1 sold.web=3", -3},
 		"assigned to three":     {[]event.Event{ev("s", event.SaleRecorded, 3), ev("a", event.SaleAssigned, 1, "at=A"), ev("b", event.SaleAssigned, 1, "at=B"), ev("d", event.SaleAssigned, 1, "at=C"), ev("x", event.ShipmentConfirmed, 1, "at=B")}, "A.committed=1 B.onhand=-1 C.committed=1 sold.web=3", -3},
@@ -214,6 +219,9 @@ func TestRejected(t *testing.T) {
 		"no kind":            {func(e *event.Event) { e.Kind = 0 }, ReasonUnknownKind},
 		"later kind":         {func(e *event.Event) { e.Kind = 99 }, ReasonUnknownKind},
 		"no channel":         {func(e *event.Event) { e.Channel = "" }, ReasonInvalid},
+		"cancelled where":    {func(e *event.Event) { e.Kind, e.Channel = event.SaleCancelled, "" }, ReasonInvalid},
+		"assigned where":     {func(e *event.Event) { e.Kind, e.Channel, e.Location = event.SaleAssigned, "", "A" }, ReasonInvalid},
+		"shipped for whom":   {func(e *event.Event) { e.Kind, e.Channel, e.Location = event.ShipmentConfirmed, "", "A" }, ReasonInvalid},
 		"no order":           {func(e *event.Event) { e.OrderID = "" }, ReasonInvalid},
 		"zero":               {func(e *event.Event) { e.Quantity = 0 }, ReasonInvalid},
 		"negative":           {func(e *event.Event) { e.Quantity = -1 }, ReasonInvalid},
@@ -359,7 +367,7 @@ func (m *model) level() string {
 		if kindNeeds[e.Kind]&needToLocation != 0 {
 			rows[e.ToLocation] = true
 		}
-		sale, hold, po, transfer := "0"+e.OrderID, "1"+e.ReservationID, "2"+e.Reference, "3"+e.Reference
+		sale, hold, po, transfer := "0"+e.Channel+"/"+e.OrderID, "1"+e.ReservationID, "2"+e.Reference, "3"+e.Reference
 		switch e.Kind {
 		case event.SaleRecorded:
 			sold[e.Channel] += q

@@ -45,10 +45,15 @@ func (o Options) Validate() error {
 	return errors.Join(errs...)
 }
 
-// String names the options: stored state that was folded with others is of no use.
+// rules is the version of the fold itself: it grows whenever the same events give another state, or the same journal bytes mean something else.
+//
+//	2: the channel is part of what names an order line
+const rules = 2
+
+// String names the rules and the options: stored state that was folded by others is of no use.
 func (o Options) String() string {
 	o = o.withDefaults()
-	return fmt.Sprintf("window=%s count=%s open=%s max=%d", o.Window, o.CountWindow, o.OpenWindow, o.MaxQuantity)
+	return fmt.Sprintf("rules=%d window=%s count=%s open=%s max=%d", rules, o.Window, o.CountWindow, o.OpenWindow, o.MaxQuantity)
 }
 
 func (o Options) withDefaults() Options {

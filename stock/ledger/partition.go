@@ -41,8 +41,7 @@ type Partition struct {
 	bucket    int64 // of clock
 	oldest    int64 // oldest bucket that is live
 	seen      seenSet
-	items     map[uint64]item
-	wide      map[uint64][]share // items over more than two locations
+	items     itemTable
 
 	changed  []*SKU
 	journal  []Segment
@@ -60,6 +59,7 @@ type names struct {
 	names  []string
 	hashes []uint64 // nameHash of each
 	index  map[string]uint16
+	last   uint16 // the number that was asked for last: most events name what the one before named
 }
 
 func newNames(first ...string) names {
@@ -74,7 +74,11 @@ const maxNames = 1 << 16
 
 // of is the number of s, made when it is new. The caller has made sure that there is room.
 func (n *names) of(s string) uint16 {
+	if int(n.last) < len(n.names) && n.names[n.last] == s {
+		return n.last
+	}
 	if i, ok := n.index[s]; ok {
+		n.last = i
 		return i
 	}
 	s = strings.Clone(s)
@@ -98,8 +102,7 @@ func (n *names) room(s string) bool {
 func New(o Options) *Partition {
 	o = o.withDefaults()
 	return &Partition{
-		opt: o, width: o.Window.Microseconds() / buckets, skus: make(map[string]*SKU), items: make(map[uint64]item),
-		wide: make(map[uint64][]share), locations: newNames(""), channels: newNames(),
+		opt: o, width: o.Window.Microseconds() / buckets, skus: make(map[string]*SKU), locations: newNames(""), channels: newNames(),
 	}
 }
 
@@ -122,7 +125,7 @@ func (p *Partition) SKU(name string) *SKU { return p.skus[name] }
 func (p *Partition) Clock() int64 { return p.clock }
 
 // Remembered is the number of event ids and of open items in memory.
-func (p *Partition) Remembered() (ids, items int) { return p.seen.n, len(p.items) }
+func (p *Partition) Remembered() (ids, items int) { return p.seen.n, p.items.n }
 
 // Locations is the name by index; index 0 is empty. It only grows. Do not change it.
 func (p *Partition) Locations() []string { return p.locations.names }
@@ -221,19 +224,19 @@ func (p *Partition) effect(s *SKU, e *event.Event, w *record) (unknown bool) {
 	switch e.Kind {
 	case event.SaleRecorded:
 		p.count(&s.sold, e.Channel, q)
-		p.settle(s, w, p.key(classSale, s.name, e.OrderID, e.LineID), classSale, share{here, q}, share{})
+		p.settle(s, w, p.line(e), classSale, share{here, q}, share{})
 	case event.SaleCancelled:
 		if e.RestockedByChannel {
 			p.count(&s.restored, e.Channel, q)
 		}
-		return p.settle(s, w, p.key(classSale, s.name, e.OrderID, e.LineID), classSale, share{here, -q}, share{})
+		return p.settle(s, w, p.line(e), classSale, share{here, -q}, share{})
 	case event.SaleAssigned:
-		p.settle(s, w, p.key(classSale, s.name, e.OrderID, e.LineID), classSale, share{0, -q}, share{here, q})
+		p.settle(s, w, p.line(e), classSale, share{0, -q}, share{here, q})
 	case event.SaleReassigned:
-		p.settle(s, w, p.key(classSale, s.name, e.OrderID, e.LineID), classSale, share{here, -q}, share{there, q})
+		p.settle(s, w, p.line(e), classSale, share{here, -q}, share{there, q})
 	case event.ShipmentConfirmed:
 		p.move(s, here, -q, e, w)
-		return p.settle(s, w, p.key(classSale, s.name, e.OrderID, e.LineID), classSale, share{here, -q}, share{})
+		return p.settle(s, w, p.line(e), classSale, share{here, -q}, share{})
 	case event.ReturnReceived:
 		switch e.Disposition {
 		case event.Restock:
@@ -266,9 +269,9 @@ func (p *Partition) effect(s *SKU, e *event.Event, w *record) (unknown bool) {
 		key := p.key(classHold, s.name, e.ReservationID, "")
 		if q == 0 {
 			w.closed = true
-			_, known := p.items[key]
+			unknown = p.items.find(key) == nil
 			p.settle(s, w, key, classHold, share{}, share{})
-			return !known
+			return unknown
 		}
 		return p.settle(s, w, key, classHold, share{here, -q}, share{})
 	case event.SafetyStockSet:

@@ -151,13 +151,25 @@ func (r *Restoring) item(d *decoder, bucket int64) {
 	if c&itemWhole != 0 {
 		born = int64(d.uvarint())
 	}
-	it, known := p.items[key]
-	if !known || c&(itemWhole|itemGone) != 0 {
-		delete(p.wide, key)
-		it = item{class: class(c & itemClass), born: uint32(born), since: uint32(bucket)}
+	cl := class(c & itemClass)
+	it := p.items.find(key)
+	if it != nil && c&(itemWhole|itemGone) != 0 {
+		p.items.remove(key)
+		it = nil
 	}
-	it.closed = c&itemClosed != 0
-	work := p.unfold(key, &it)
+	if key == 0 || cl >= classes {
+		d.bad = true
+		return
+	}
+	if it == nil {
+		it = p.items.put(key)
+		it.class, it.born, it.since = cl, uint32(born), uint32(bucket)
+	}
+	it.flags &^= slotClosed
+	if c&itemClosed != 0 {
+		it.flags |= slotClosed
+	}
+	work := p.items.shares(it, p.work[:0])
 	n := d.uvarint()
 	for range n {
 		loc, units := d.uvarint(), d.varint()
@@ -168,17 +180,14 @@ func (r *Restoring) item(d *decoder, bucket int64) {
 		work = p.put(work, share{uint16(loc), Units(units)})
 	}
 	p.work = work
-	if it.class >= classes {
-		d.bad = true
-	}
 	if d.bad {
 		return
 	}
 	if c&itemGone != 0 {
-		delete(p.items, key)
+		p.items.remove(key)
 		return
 	}
-	p.fold(key, &it, work)
+	p.fold(it, work)
 }
 
 func (r *Restoring) move(d *decoder) {

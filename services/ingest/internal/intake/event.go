@@ -66,9 +66,9 @@ var (
 var rules = [event.KindCount]rule{
 	event.SaleRecorded:        {needs: sale, may: bits(fLocation, fUnitPrice, fCurrency), least: 1},
 	event.SaleCancelled:       {needs: sale, may: bits(fLocation, fUnitPrice, fCurrency, fRestocked), least: 1},
-	event.SaleAssigned:        {needs: bits(fLocation, fOrderID), may: sale, least: 1},
-	event.SaleReassigned:      {needs: bits(fLocation, fToLocation, fOrderID), may: sale, least: 1},
-	event.ShipmentConfirmed:   {needs: bits(fLocation, fOrderID), may: sale, least: 1},
+	event.SaleAssigned:        {needs: bits(fLocation, fChannel, fOrderID), may: sale, least: 1},
+	event.SaleReassigned:      {needs: bits(fLocation, fToLocation, fChannel, fOrderID), may: sale, least: 1},
+	event.ShipmentConfirmed:   {needs: bits(fLocation, fChannel, fOrderID), may: sale, least: 1},
 	event.ReturnReceived:      {needs: bits(fLocation, fDisposition), may: sale | bits(fUnitPrice, fCurrency), least: 1},
 	event.InboundExpected:     {needs: bits(fLocation, fReference), may: bits(fUnitCost, fCurrency), least: 1},
 	event.InboundCancelled:    {needs: bits(fLocation, fReference), may: bits(fUnitCost, fCurrency), least: 1},
@@ -85,7 +85,7 @@ var rules = [event.KindCount]rule{
 var hints = map[int]string{
 	fID: "give the source's own id of the event, so that a repeat counts once; or send the header Idempotency-Key", fKind: "say what happened: " + kindList(),
 	fSKU: "name what it is about", fQuantity: "give the units", fOccurredAt: "give the time it happened, as in 2026-02-03T10:15:00Z",
-	fLocation: "name where it happened", fToLocation: "name where the units go", fChannel: "name the channel that sold it",
+	fLocation: "name where it happened", fToLocation: "name where the units go", fChannel: "name the channel that sold it: an order's number is that channel's own, and another may use the same",
 	fOrderID: "name the order: the ledger keeps what is open by order", fLineID: "name the order's line", fReservationID: "name the reservation", fReference: "name the purchase order or transfer: the ledger keeps by it what is still to come, so that a later receipt, arrival or cancellation finds it; where there is no number, make one up and use it again",
 	fReason:      "say why the number changes",
 	fDisposition: "say what became of the units: restock, refurbish, quarantine or scrap", fAsOf: "give the time the count speaks of",
