@@ -3,12 +3,13 @@ package schemas
 import onhandv1 "github.com/onhand/onhand/schemas/gen/onhand/v1"
 
 // KindFields says which fields of StockEvent a kind of event uses beside id, kind, sku, quantity, occurred_at_us, received_at_us and source,
-// which all have.
+// which all have, except that a kind of a channel has neither sku nor quantity.
 type KindFields struct {
-	Kind   onhandv1.EventKind
-	Needs  []string // the ledger rejects the event without them
-	May    []string // used where present
-	Effect string   // what it does to the buckets, for people
+	Kind      onhandv1.EventKind
+	Needs     []string // the ledger rejects the event without them
+	May       []string // used where present
+	Effect    string   // what it does to the buckets, for people
+	OfChannel bool     // about a channel, not a SKU: sku and quantity are empty, and the record key is the channel
 }
 
 // EventFields is the use of fields by kind, in the order of the kinds.
@@ -22,36 +23,38 @@ func EventFields() []KindFields {
 	)
 	return []KindFields{
 		{onhandv1.EventKind_EVENT_KIND_SALE_RECORDED, []string{channel, order}, []string{location, line, price, currency},
-			"committed + at the location, or unassigned without one; sold of the channel +"},
+			"committed + at the location, or unassigned without one; sold of the channel +", false},
 		{onhandv1.EventKind_EVENT_KIND_SALE_CANCELLED, []string{channel, order}, []string{location, line, price, currency, reason, restocked},
-			"committed −, where the order's line has units; restored of the channel + when restocked_by_channel"},
+			"committed −, where the order's line has units; restored of the channel + when restocked_by_channel", false},
 		{onhandv1.EventKind_EVENT_KIND_SALE_ASSIGNED, []string{location, channel, order}, []string{line},
-			"unassigned −; committed + at the location"},
+			"unassigned −; committed + at the location", false},
 		{onhandv1.EventKind_EVENT_KIND_SALE_REASSIGNED, []string{location, toLocation, channel, order}, []string{line, reason},
-			"committed − at location; committed + at to_location"},
+			"committed − at location; committed + at to_location", false},
 		{onhandv1.EventKind_EVENT_KIND_SHIPMENT_CONFIRMED, []string{location, channel, order}, []string{line, reference},
-			"on hand − and committed − at the location"},
+			"on hand − and committed − at the location", false},
 		{onhandv1.EventKind_EVENT_KIND_RETURN_RECEIVED, []string{location, disposition}, []string{channel, order, line, price, currency, reason},
-			"restock: on hand +; refurbish, quarantine: unsellable +; scrap: nothing"},
+			"restock: on hand +; refurbish, quarantine: unsellable +; scrap: nothing", false},
 		{onhandv1.EventKind_EVENT_KIND_INBOUND_EXPECTED, []string{location, reference}, []string{cost, currency},
-			"inbound + at the location"},
+			"inbound + at the location", false},
 		{onhandv1.EventKind_EVENT_KIND_INBOUND_CANCELLED, []string{reference}, []string{location, cost, currency, reason},
-			"inbound − where the reference has units"},
+			"inbound − where the reference has units", false},
 		{onhandv1.EventKind_EVENT_KIND_RECEIPT_RECEIVED, []string{location}, []string{reference, cost, currency},
-			"on hand +; inbound − by what the reference announced"},
+			"on hand +; inbound − by what the reference announced", false},
 		{onhandv1.EventKind_EVENT_KIND_STOCK_ADJUSTED, []string{location}, []string{reason, reference, cost, currency},
-			"on hand ± by the signed quantity"},
+			"on hand ± by the signed quantity", false},
 		{onhandv1.EventKind_EVENT_KIND_STOCK_COUNTED, []string{location, asOf}, []string{reason, reference},
-			"on hand becomes the count, corrected for events since as_of_us"},
+			"on hand becomes the count, corrected for events since as_of_us", false},
 		{onhandv1.EventKind_EVENT_KIND_TRANSFER_SHIPPED, []string{location, toLocation, reference}, []string{reason},
-			"on hand − at location; inbound + at to_location"},
+			"on hand − at location; inbound + at to_location", false},
 		{onhandv1.EventKind_EVENT_KIND_TRANSFER_RECEIVED, []string{location, reference}, []string{reason},
-			"on hand +, inbound − at the location"},
+			"on hand +, inbound − at the location", false},
 		{onhandv1.EventKind_EVENT_KIND_RESERVATION_PLACED, []string{location, reservation}, []string{expires, channel, order, line},
-			"held + at the location"},
+			"held + at the location", false},
 		{onhandv1.EventKind_EVENT_KIND_RESERVATION_RELEASED, []string{reservation}, []string{location, channel, order, line, reason},
-			"held − at the location"},
+			"held − at the location", false},
 		{onhandv1.EventKind_EVENT_KIND_SAFETY_STOCK_SET, []string{location}, []string{reason, reference},
-			"safety stock of the location becomes the quantity"},
+			"safety stock of the location becomes the quantity", false},
+		{onhandv1.EventKind_EVENT_KIND_ORDER_WATERMARK_PASSED, []string{channel}, nil,
+			"none: it has no sku and no quantity, is in every partition, and is passed on to channel.watermarks", true},
 	}
 }

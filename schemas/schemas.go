@@ -41,16 +41,17 @@ type Topic struct {
 
 // Names of the topics.
 const (
-	OrdersIn        = "orders.in"
-	Orders          = "orders"
-	StockEvents     = "stock.events"
-	StockLevels     = "stock.levels"
-	TargetsPrefix   = "targets."
-	ChannelWrites   = "channel.writes"
-	StockAlerts     = "stock.alerts"
-	CatalogSettings = "catalog.settings"
-	CatalogListings = "catalog.listings"
-	StockRejected   = "stock.rejected"
+	OrdersIn          = "orders.in"
+	Orders            = "orders"
+	StockEvents       = "stock.events"
+	StockLevels       = "stock.levels"
+	ChannelWatermarks = "channel.watermarks"
+	TargetsPrefix     = "targets."
+	ChannelWrites     = "channel.writes"
+	StockAlerts       = "stock.alerts"
+	CatalogSettings   = "catalog.settings"
+	CatalogListings   = "catalog.listings"
+	StockRejected     = "stock.rejected"
 )
 
 // TargetsTopic is the topic that holds the targets of a channel.
@@ -65,10 +66,13 @@ func Topics() []Topic {
 			Doc: "An order as JSON (the body of POST /v1/orders), for brands that feed Kafka themselves.", WrittenBy: "brands", ReadBy: "ingest"},
 		{Name: Orders, Key: "order id", Message: "Order", File: "onhand/v1/order.proto", Index: []int{2}, Cleanup: Delete, Retention: 400 * day,
 			Doc: "Normalised orders, with all lines.", WrittenBy: "ingest", ReadBy: "analytics, order routing"},
-		{Name: StockEvents, Key: "SKU", Message: "StockEvent", File: "onhand/v1/event.proto", Index: []int{0}, Cleanup: Keep, BySKU: true,
+		{Name: StockEvents, Key: "SKU, or channel", Message: "StockEvent", File: "onhand/v1/event.proto", Index: []int{0}, Cleanup: Keep, BySKU: true,
 			Doc: "Everything that happened to stock: the source of truth.", WrittenBy: "ingest", ReadBy: "ledger-projector, analytics"},
 		{Name: StockLevels, Key: "SKU", Message: "StockLevel", File: "onhand/v1/level.proto", Index: []int{2}, Cleanup: Compact, BySKU: true,
 			Doc: "The whole state of one SKU after an event.", WrittenBy: "ledger-projector", ReadBy: "allocator, analytics, anyone"},
+		{Name: ChannelWatermarks, Key: "channel", Message: "ChannelWatermark", File: "onhand/v1/watermark.proto", Index: []int{0}, Cleanup: Compact, BySKU: true,
+			Doc:       "How far the orders of each channel are in the levels of the same partition. Each partition has a record of every channel.",
+			WrittenBy: "ledger-projector", ReadBy: "allocator, ingest"},
 		{Name: TargetsPrefix + "<channel>", Key: "SKU", Message: "ChannelTarget", File: "onhand/v1/target.proto", Index: []int{1}, Cleanup: Compact, BySKU: true,
 			Doc: "What the channel should show for each SKU, and why.", WrittenBy: "allocator", ReadBy: "channel-pusher, analytics, anyone"},
 		{Name: ChannelWrites, Key: "SKU", Message: "WriteResult", File: "onhand/v1/write.proto", Index: []int{0}, Cleanup: Delete, Retention: 30 * day, BySKU: true,

@@ -24,15 +24,16 @@ var indexes = func() map[string][]int {
 
 // The index of each message in its file, looked up once.
 var (
-	eventIndex    = indexes["StockEvent"]
-	levelIndex    = indexes["StockLevel"]
-	targetIndex   = indexes["ChannelTarget"]
-	writeIndex    = indexes["WriteResult"]
-	alertIndex    = indexes["StockAlert"]
-	rejectedIndex = indexes["RejectedRecord"]
-	orderIndex    = indexes["Order"]
-	settingIndex  = indexes["Setting"]
-	listingIndex  = indexes["Listing"]
+	eventIndex     = indexes["StockEvent"]
+	levelIndex     = indexes["StockLevel"]
+	watermarkIndex = indexes["ChannelWatermark"]
+	targetIndex    = indexes["ChannelTarget"]
+	writeIndex     = indexes["WriteResult"]
+	alertIndex     = indexes["StockAlert"]
+	rejectedIndex  = indexes["RejectedRecord"]
+	orderIndex     = indexes["Order"]
+	settingIndex   = indexes["Setting"]
+	listingIndex   = indexes["Listing"]
 )
 
 func undecodable(what string, err error) error { return fmt.Errorf("decode %s: %w", what, err) }
@@ -87,7 +88,7 @@ func (c *Codec) AppendLevel(dst []byte, l *ledger.Level) []byte {
 	m := onhandv1.StockLevel{
 		Sku: l.SKU, Version: l.Version, SourceOffset: l.SourceOffset, Unassigned: int64(l.Unassigned), Available: int64(l.Available()),
 		EventId: l.EventID, EventKind: onhandv1.EventKind(l.EventKind), ReceivedAtUs: l.ReceivedAt, OldestReceivedAtUs: l.OldestReceivedAt,
-		AppliedAtUs: l.AppliedAt, Sold: channelUnits(l.Sold), Restored: channelUnits(l.Restored),
+		AppliedAtUs: l.AppliedAt, PreviousVersion: l.PreviousVersion, Sold: channelUnits(l.Sold), Restored: channelUnits(l.Restored),
 	}
 	locations := make([]onhandv1.LocationLevel, len(l.Locations)) // one allocation for all
 	m.Locations = make([]*onhandv1.LocationLevel, len(l.Locations))
@@ -104,7 +105,7 @@ func channelUnits(cs []ledger.ChannelUnits) []*onhandv1.ChannelUnits {
 	all := make([]onhandv1.ChannelUnits, len(cs))
 	out := make([]*onhandv1.ChannelUnits, len(cs))
 	for i := range cs {
-		all[i].Channel, all[i].Units = cs[i].Channel, int64(cs[i].Units)
+		all[i].Channel, all[i].Units, all[i].EarliestAtUs = cs[i].Channel, int64(cs[i].Units), cs[i].EarliestAt
 		out[i] = &all[i]
 	}
 	return out
@@ -113,7 +114,7 @@ func channelUnits(cs []ledger.ChannelUnits) []*onhandv1.ChannelUnits {
 func ledgerUnits(cs []*onhandv1.ChannelUnits) []ledger.ChannelUnits {
 	out := make([]ledger.ChannelUnits, len(cs))
 	for i, c := range cs {
-		out[i] = ledger.ChannelUnits{Channel: c.Channel, Units: ledger.Units(c.Units)}
+		out[i] = ledger.ChannelUnits{Channel: c.Channel, Units: ledger.Units(c.Units), EarliestAt: c.EarliestAtUs}
 	}
 	return out
 }
@@ -131,7 +132,8 @@ func DecodeLevel(value []byte) (*ledger.Level, error) {
 	l := &ledger.Level{
 		SKU: m.Sku, Version: m.Version, SourceOffset: m.SourceOffset, Unassigned: ledger.Units(m.Unassigned), EventID: m.EventId,
 		EventKind: event.Kind(m.EventKind), ReceivedAt: m.ReceivedAtUs, OldestReceivedAt: m.OldestReceivedAtUs, AppliedAt: m.AppliedAtUs,
-		Sold: ledgerUnits(m.Sold), Restored: ledgerUnits(m.Restored), Locations: make([]ledger.LocationLevel, len(m.Locations)),
+		PreviousVersion: m.PreviousVersion,
+		Sold:            ledgerUnits(m.Sold), Restored: ledgerUnits(m.Restored), Locations: make([]ledger.LocationLevel, len(m.Locations)),
 	}
 	for i, s := range m.Locations {
 		l.Locations[i] = ledger.LocationLevel{
@@ -140,6 +142,28 @@ func DecodeLevel(value []byte) (*ledger.Level, error) {
 		}
 	}
 	return l, nil
+}
+
+// AppendWatermark appends the channel.watermarks value of w to dst.
+func (c *Codec) AppendWatermark(dst []byte, w *order.Watermark) []byte {
+	return c.appendMessage(dst, "ChannelWatermark", &onhandv1.ChannelWatermark{
+		Channel: w.Channel, UntilUs: w.Until, LevelsOffset: w.LevelsOffset, SourceOffset: w.SourceOffset, AppliedAtUs: w.AppliedAt,
+	})
+}
+
+// DecodeWatermark decodes a channel.watermarks value. Nothing in the result aliases value.
+func DecodeWatermark(value []byte) (*order.Watermark, error) {
+	b, err := payload(value, watermarkIndex)
+	if err != nil {
+		return nil, undecodable("channel watermark", err)
+	}
+	var m onhandv1.ChannelWatermark
+	if err := m.UnmarshalVT(b); err != nil {
+		return nil, undecodable("channel watermark", err)
+	}
+	return &order.Watermark{
+		Channel: m.Channel, Until: m.UntilUs, LevelsOffset: m.LevelsOffset, SourceOffset: m.SourceOffset, AppliedAt: m.AppliedAtUs,
+	}, nil
 }
 
 // AppendTarget appends the targets.<channel> value of t to dst.

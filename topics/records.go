@@ -20,10 +20,10 @@ const (
 
 var protobufType = []byte("application/x-protobuf")
 
-// EventRecord is the stock.events record of e, keyed by SKU. Its timestamp is left to the producer: when it was appended.
+// EventRecord is the stock.events record of e, keyed by SKU (an order watermark by its channel). Its timestamp is left to the producer: when it was appended.
 func (c *Codec) EventRecord(e *event.Event) *kgo.Record {
 	return &kgo.Record{
-		Topic: schemas.StockEvents, Key: []byte(e.SKU), Value: c.AppendEvent(nil, e),
+		Topic: schemas.StockEvents, Key: []byte(e.Key()), Value: c.AppendEvent(nil, e),
 		Headers: []kgo.RecordHeader{
 			{Key: ContentTypeHeader, Value: protobufType},
 			{Key: EventTypeHeader, Value: []byte(e.Kind.String())},

@@ -123,6 +123,11 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		l.SKU = named.Draw(rt, "sku")
 		return l
 	}), (*topics.Codec).AppendLevel, topics.DecodeLevel)
+	law(t, "watermark", rapid.Custom(func(rt *rapid.T) order.Watermark {
+		w := values[order.Watermark]().Draw(rt, "watermark")
+		w.Channel = named.Draw(rt, "channel")
+		return w
+	}), (*topics.Codec).AppendWatermark, topics.DecodeWatermark)
 	law(t, "target", rapid.Custom(func(rt *rapid.T) allocation.Target {
 		v := values[allocation.Target]().Draw(rt, "target")
 		v.SKU = named.Draw(rt, "sku")
@@ -288,14 +293,15 @@ func decoders() map[string]func([]byte) (any, error) {
 			var e event.Event
 			return &e, r.Read(b, &e)
 		},
-		"StockLevel":     func(b []byte) (any, error) { return topics.DecodeLevel(b) },
-		"ChannelTarget":  func(b []byte) (any, error) { return topics.DecodeTarget(b) },
-		"WriteResult":    func(b []byte) (any, error) { return topics.DecodeWrite(b) },
-		"StockAlert":     func(b []byte) (any, error) { return topics.DecodeAlert(b) },
-		"RejectedRecord": func(b []byte) (any, error) { return topics.DecodeRejected(b) },
-		"Order":          func(b []byte) (any, error) { return topics.DecodeOrder(b) },
-		"Setting":        func(b []byte) (any, error) { return topics.DecodeSetting(b) },
-		"Listing":        func(b []byte) (any, error) { return topics.DecodeListing(b) },
+		"StockLevel":       func(b []byte) (any, error) { return topics.DecodeLevel(b) },
+		"ChannelWatermark": func(b []byte) (any, error) { return topics.DecodeWatermark(b) },
+		"ChannelTarget":    func(b []byte) (any, error) { return topics.DecodeTarget(b) },
+		"WriteResult":      func(b []byte) (any, error) { return topics.DecodeWrite(b) },
+		"StockAlert":       func(b []byte) (any, error) { return topics.DecodeAlert(b) },
+		"RejectedRecord":   func(b []byte) (any, error) { return topics.DecodeRejected(b) },
+		"Order":            func(b []byte) (any, error) { return topics.DecodeOrder(b) },
+		"Setting":          func(b []byte) (any, error) { return topics.DecodeSetting(b) },
+		"Listing":          func(b []byte) (any, error) { return topics.DecodeListing(b) },
 	}
 }
 
@@ -303,7 +309,7 @@ func message(t *testing.T, name string) proto.Message {
 	t.Helper()
 	all := []proto.Message{
 		new(onhandv1.StockEvent), new(onhandv1.StockLevel), new(onhandv1.ChannelTarget), new(onhandv1.WriteResult), new(onhandv1.StockAlert),
-		new(onhandv1.RejectedRecord), new(onhandv1.Order), new(onhandv1.Setting), new(onhandv1.Listing),
+		new(onhandv1.RejectedRecord), new(onhandv1.ChannelWatermark), new(onhandv1.Order), new(onhandv1.Setting), new(onhandv1.Listing),
 	}
 	for _, m := range all {
 		if string(m.ProtoReflect().Descriptor().Name()) == name {

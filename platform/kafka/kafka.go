@@ -90,7 +90,7 @@ func (c Config) options(log *slog.Logger, clientID string, more []kgo.Opt) ([]kg
 	}
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...), kgo.ClientID(clientID), kgo.WithLogger(kslog.New(quiet(log))),
-		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), // Kafka's own murmur2: the contract of all topics by SKU
+		kgo.RecordPartitioner(partitioner{kgo.StickyKeyPartitioner(nil)}), // Kafka's own murmur2: the contract of all topics by SKU
 		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
 		kgo.RecordDeliveryTimeout(time.Minute),
 	}

@@ -31,7 +31,7 @@ func (f *fault) Error() string { return f.reason + ": " + f.detail }
 func cannotDecode(err error) *fault { return &fault{undecodable, err.Error()} }
 
 // encoder turns the records of one table into rows. add appends one row, or none and a fault with reason undecodable; any other fault comes
-// with a row.
+// with a row. A record that is about nothing the table holds has neither.
 type encoder interface {
 	base() *block
 	add(*kgo.Record) *fault
@@ -128,6 +128,9 @@ func (r *eventRows) add(rec *kgo.Record) *fault {
 	e := &r.event
 	if err := r.read.Read(rec.Value, e); err != nil {
 		return cannotDecode(err)
+	}
+	if e.Kind == event.OrderWatermarkPassed {
+		return nil // about a channel, and in every partition: it is no event of a SKU
 	}
 	var f faults
 	r.id.Append(e.ID)

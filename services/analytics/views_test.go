@@ -356,7 +356,7 @@ func TestLedgerFromEvents(t *testing.T) {
 	for i := range 6000 {
 		at := now.Add(time.Duration(i) * time.Second).UnixMicro() // ahead: a producer gives up on records that look old
 		e := &event.Event{
-			ID: fmt.Sprintf("e%d", i), Kind: event.Kind(1 + r.IntN(event.KindCount)), SKU: fmt.Sprintf("SKU-%d", r.IntN(12)), Location: place(), Channel: pick("shop", "amz"),
+			ID: fmt.Sprintf("e%d", i), Kind: event.Kind(1 + r.IntN(int(event.SafetyStockSet)+1)), SKU: fmt.Sprintf("SKU-%d", r.IntN(12)), Location: place(), Channel: pick("shop", "amz"),
 			OrderID: fmt.Sprint(r.IntN(300)), LineID: pick("1", "2", ""), Quantity: event.Units(r.IntN(7)), Reference: pick("po1", "po2", "t1", ""),
 			ReservationID: fmt.Sprint(r.IntN(40)), Disposition: event.Disposition(r.IntN(5)), OccurredAt: at - int64(r.IntN(600_000_000)), ReceivedAt: at,
 			AsOf: at - int64(r.IntN(900_000_000)), RestockedByChannel: r.IntN(2) == 0, UnitCost: "1", Currency: "EUR",

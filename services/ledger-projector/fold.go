@@ -39,7 +39,7 @@ func (f *Fold) Record(r *kgo.Record) {
 		f.partitions[r.Partition] = p
 	}
 	var e event.Event
-	if err := f.reader.Read(r.Value, &e); err != nil || string(r.Key) != e.SKU {
+	if err := f.reader.Read(r.Value, &e); err != nil || string(r.Key) != e.Key() {
 		f.Rejected++
 		return
 	}
@@ -51,20 +51,25 @@ func (f *Fold) Record(r *kgo.Record) {
 		f.Duplicates++
 	case ledger.Rejected:
 		f.Rejected++
+	case ledger.Passed: // it changes no stock
 	}
 	if len(p.Changed()) > 4096 || len(p.Journal()) > 0 && len(p.Journal()[0].Data) > 1<<20 {
 		p.Flushed() // nothing is stored: only forget what was to be
 	}
 }
 
-// Levels is the level of each SKU. AppliedAt is 0: nothing was applied anywhere.
+// Levels is the level of each SKU. AppliedAt is 0: nothing was applied anywhere. Nor was a record emitted before, so that PreviousVersion and
+// EarliestAt are 0.
 func (f *Fold) Levels() map[string]*ledger.Level {
 	out := make(map[string]*ledger.Level)
 	for _, p := range f.partitions {
 		p.SKUs(func(k *ledger.SKU) bool {
 			l := new(ledger.Level)
 			p.Level(k, 0, l)
-			l.OldestReceivedAt = l.ReceivedAt
+			l.OldestReceivedAt, l.PreviousVersion = l.ReceivedAt, 0
+			for i := range l.Sold {
+				l.Sold[i].EarliestAt = 0
+			}
 			out[l.SKU] = l
 			return true
 		})

@@ -295,7 +295,7 @@ func day(seed uint64, n int) []event.Event {
 			out = append(out, out[rng.IntN(len(out))])
 			continue
 		}
-		k := event.Kind(1 + rng.IntN(event.KindCount-1))
+		k := event.Kind(1 + rng.IntN(int(event.SafetyStockSet)))
 		if rng.IntN(2) == 0 {
 			k = event.SaleRecorded
 		}

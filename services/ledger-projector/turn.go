@@ -278,9 +278,9 @@ func (w *worker) apply(t *turn, r *kgo.Record, e *event.Event) {
 		w.reject(t.out, r, "undecodable", err.Error()+": find who writes to "+schemas.StockEvents+", and send the event again through the API", b)
 		return
 	}
-	if string(r.Key) != e.SKU {
+	if string(r.Key) != e.Key() {
 		t.rejected++
-		w.reject(t.out, r, "key_mismatch", fmt.Sprintf("the record's key %.64q is not the SKU %.64q, so that it may be in the wrong partition: key events by SKU", r.Key, e.SKU), b)
+		w.reject(t.out, r, "key_mismatch", fmt.Sprintf("the record's key %.64q is not the SKU %.64q, so that it may be in the wrong partition: key events by SKU", r.Key, e.Key()), b)
 		return
 	}
 	res := w.state.Apply(e, r.Offset, r.Timestamp.UnixMicro())

@@ -14,32 +14,33 @@ type Kind uint8
 
 // The kinds, as architecture.md's event table lists them.
 const (
-	Unspecified         Kind = iota
-	SaleRecorded             // committed + at Location, or unassigned when Location is empty; sold[Channel] +
-	SaleCancelled            // committed −; restored[Channel] + when RestockedByChannel
-	SaleAssigned             // unassigned − ; committed + at Location
-	SaleReassigned           // committed − at Location; committed + at ToLocation
-	ShipmentConfirmed        // on hand −, committed − at Location
-	ReturnReceived           // by Disposition: on hand +, unsellable +, or nothing
-	InboundExpected          // inbound + at Location
-	InboundCancelled         // inbound − at Location
-	ReceiptReceived          // on hand +, inbound − at Location
-	StockAdjusted            // on hand ± at Location
-	StockCounted             // on hand set as of AsOf at Location
-	TransferShipped          // on hand − at Location; inbound + at ToLocation
-	TransferReceived         // on hand +, inbound − at Location
-	ReservationPlaced        // held + at Location
-	ReservationReleased      // held − at Location
-	SafetyStockSet           // safety stock of Location becomes Quantity
+	Unspecified          Kind = iota
+	SaleRecorded              // committed + at Location, or unassigned when Location is empty; sold[Channel] +
+	SaleCancelled             // committed −; restored[Channel] + when RestockedByChannel
+	SaleAssigned              // unassigned − ; committed + at Location
+	SaleReassigned            // committed − at Location; committed + at ToLocation
+	ShipmentConfirmed         // on hand −, committed − at Location
+	ReturnReceived            // by Disposition: on hand +, unsellable +, or nothing
+	InboundExpected           // inbound + at Location
+	InboundCancelled          // inbound − at Location
+	ReceiptReceived           // on hand +, inbound − at Location
+	StockAdjusted             // on hand ± at Location
+	StockCounted              // on hand set as of AsOf at Location
+	TransferShipped           // on hand − at Location; inbound + at ToLocation
+	TransferReceived          // on hand +, inbound − at Location
+	ReservationPlaced         // held + at Location
+	ReservationReleased       // held − at Location
+	SafetyStockSet            // safety stock of Location becomes Quantity
+	OrderWatermarkPassed      // no stock: every order that Channel took up to OccurredAt comes before it; has no SKU and no Quantity
 )
 
 // KindCount is one more than the highest Kind.
-const KindCount = int(SafetyStockSet) + 1
+const KindCount = int(OrderWatermarkPassed) + 1
 
 var kindNames = [KindCount]string{
 	"unspecified", "sale_recorded", "sale_cancelled", "sale_assigned", "sale_reassigned", "shipment_confirmed", "return_received",
 	"inbound_expected", "inbound_cancelled", "receipt_received", "stock_adjusted", "stock_counted", "transfer_shipped",
-	"transfer_received", "reservation_placed", "reservation_released", "safety_stock_set",
+	"transfer_received", "reservation_placed", "reservation_released", "safety_stock_set", "order_watermark_passed",
 }
 
 // String is the kind's name in JSON and in analytics: sale_recorded, stock_counted …
@@ -58,6 +59,14 @@ func ParseKind(name string) (Kind, bool) {
 		}
 	}
 	return Unspecified, false
+}
+
+// Key is the record key of the event in stock.events: the SKU, or the channel of an order watermark.
+func (e *Event) Key() string {
+	if e.Kind == OrderWatermarkPassed {
+		return e.Channel
+	}
+	return e.SKU
 }
 
 // Disposition says what became of returned units. The numbers are those of onhand.v1.Disposition.
@@ -92,7 +101,7 @@ func ParseDisposition(name string) (Disposition, bool) {
 	return NoDisposition, false
 }
 
-// Event is one fact about one SKU. Fields a kind does not use are zero.
+// Event is one fact about one SKU, or how far the orders of a channel are known. Fields a kind does not use are zero.
 type Event struct {
 	ID                 string // identity fixed by the source; the same id counts once
 	SKU                string

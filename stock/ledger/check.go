@@ -33,7 +33,7 @@ const (
 )
 
 // needs says which fields a kind cannot do without.
-type needs uint8
+type needs uint16
 
 const (
 	needLocation needs = 1 << iota
@@ -42,27 +42,29 @@ const (
 	needOrder
 	needReference
 	needReservation
+	ofChannel // no SKU, and no quantity
 	mayBeZero
 	maySign
 )
 
 var kindNeeds = [event.KindCount]needs{
-	event.SaleRecorded:        needChannel | needOrder,
-	event.SaleCancelled:       needChannel | needOrder,
-	event.SaleAssigned:        needChannel | needOrder | needLocation,
-	event.SaleReassigned:      needChannel | needOrder | needLocation | needToLocation,
-	event.ShipmentConfirmed:   needChannel | needOrder | needLocation,
-	event.ReturnReceived:      needLocation,
-	event.InboundExpected:     needLocation | needReference,
-	event.InboundCancelled:    needReference,
-	event.ReceiptReceived:     needLocation,
-	event.StockAdjusted:       needLocation | maySign,
-	event.StockCounted:        needLocation | mayBeZero,
-	event.TransferShipped:     needLocation | needToLocation | needReference,
-	event.TransferReceived:    needLocation | needReference,
-	event.ReservationPlaced:   needLocation | needReservation,
-	event.ReservationReleased: needReservation | mayBeZero,
-	event.SafetyStockSet:      needLocation | mayBeZero,
+	event.SaleRecorded:         needChannel | needOrder,
+	event.SaleCancelled:        needChannel | needOrder,
+	event.SaleAssigned:         needChannel | needOrder | needLocation,
+	event.SaleReassigned:       needChannel | needOrder | needLocation | needToLocation,
+	event.ShipmentConfirmed:    needChannel | needOrder | needLocation,
+	event.ReturnReceived:       needLocation,
+	event.InboundExpected:      needLocation | needReference,
+	event.InboundCancelled:     needReference,
+	event.ReceiptReceived:      needLocation,
+	event.StockAdjusted:        needLocation | maySign,
+	event.StockCounted:         needLocation | mayBeZero,
+	event.TransferShipped:      needLocation | needToLocation | needReference,
+	event.TransferReceived:     needLocation | needReference,
+	event.ReservationPlaced:    needLocation | needReservation,
+	event.ReservationReleased:  needReservation | mayBeZero,
+	event.SafetyStockSet:       needLocation | mayBeZero,
+	event.OrderWatermarkPassed: needChannel | ofChannel | mayBeZero,
 }
 
 // Check says whether an event can be applied at all, whatever the stock is: the fields its kind needs, and quantities below maxQuantity (0 takes the
@@ -94,14 +96,19 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 		missing = "reservation_id"
 	case e.Kind == event.StockCounted && e.AsOf <= 0:
 		missing = "as_of"
+	case e.Kind == event.OrderWatermarkPassed && e.OccurredAt <= 0:
+		missing = "occurred_at"
 	}
-	if missing == "channel" && e.Kind != event.SaleRecorded {
+	if missing == "channel" && n&needOrder != 0 && e.Kind != event.SaleRecorded {
 		return Fault{ReasonInvalid, missing, fmt.Sprintf("%s: channel is empty, and a %s needs it: order %q is the channel's own number, and another channel may use the same", e.ID, e.Kind, e.OrderID)}
 	}
 	if missing != "" {
 		return Fault{ReasonInvalid, missing, fmt.Sprintf("%s: %s is empty, and a %s needs it", e.ID, missing, e.Kind)}
 	}
 	q := e.Quantity
+	if n&ofChannel != 0 && q != 0 {
+		return Fault{ReasonInvalid, "quantity", fmt.Sprintf("%s: quantity is %d: a %s speaks of no units", e.ID, q, e.Kind)}
+	}
 	switch {
 	case q > maxQuantity || q < -maxQuantity:
 		return Fault{ReasonAbsurdQuantity, "quantity", fmt.Sprintf("%s: quantity %d is beyond the limit of %d: correct it, or raise the limit", e.ID, q, maxQuantity)}
@@ -125,8 +132,10 @@ func checkNames(e *event.Event) Fault {
 	switch {
 	case e.ID == "":
 		return Fault{ReasonInvalid, "id", "id is empty: without one a repeat cannot be told from a second event"}
-	case e.SKU == "":
+	case e.SKU == "" && kindNeeds[e.Kind]&ofChannel == 0:
 		return Fault{ReasonInvalid, "sku", e.ID + ": sku is empty"}
+	case e.SKU != "" && kindNeeds[e.Kind]&ofChannel != 0:
+		return Fault{ReasonInvalid, "sku", fmt.Sprintf("%s: sku is %q: a %s is about a channel as a whole", e.ID, e.SKU, e.Kind)}
 	case Reserved(e.Location), Reserved(e.ToLocation):
 		field := "location"
 		if !Reserved(e.Location) {

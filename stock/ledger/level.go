@@ -23,6 +23,9 @@ func (l LocationLevel) Available() Units { return l.OnHand - l.Committed - l.Hel
 type ChannelUnits struct {
 	Channel string
 	Units   Units
+	// EarliestAt is the earliest sold_at (the channel's clock) among the units that this record adds to those of PreviousVersion; 0 when it adds
+	// none, or when a time is not known. Of Sold only.
+	EarliestAt int64
 }
 
 // Level is the public state of one SKU after an event: what stock.levels carries.
@@ -39,6 +42,7 @@ type Level struct {
 	ReceivedAt       int64 // of the last event
 	OldestReceivedAt int64 // earliest of the events since the level emitted before
 	AppliedAt        int64
+	PreviousVersion  int64 // of the record emitted before this one; 0 when not known
 }
 
 // Available is the sum over all locations, less what is committed without one.

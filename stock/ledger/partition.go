@@ -16,6 +16,7 @@ type Outcome uint8
 const (
 	Applied   Outcome = iota
 	Duplicate         // its id was applied before, within the window: nothing changed
+	Passed            // an order watermark: it changes no stock, and is to be passed on after the levels of all events before it
 	Rejected          // it cannot be applied: nothing changed, and Result.Fault says why
 )
 
@@ -161,6 +162,9 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 	if f := Check(e, p.opt.MaxQuantity); f.Reason != "" {
 		return Result{Outcome: Rejected, Fault: f}
 	}
+	if e.Kind == event.OrderWatermarkPassed {
+		return Result{Outcome: Passed}
+	}
 	if !p.locations.room(e.Location) || !p.locations.room(e.ToLocation) || !p.channels.room(e.Channel) {
 		return Result{Outcome: Rejected, Fault: Fault{ReasonTooMany, "",
 			fmt.Sprintf("%s: it names one location or channel more than the %d a partition can hold: are these names, or ids made up for each event?", e.ID, maxNames-2)}}
@@ -223,11 +227,11 @@ func (p *Partition) effect(s *SKU, e *event.Event, w *record) (unknown bool) {
 	}
 	switch e.Kind {
 	case event.SaleRecorded:
-		p.count(&s.sold, e.Channel, q)
+		p.count(&s.sold, e.Channel, q, e.OccurredAt)
 		p.settle(s, w, p.line(e), classSale, share{here, q}, share{})
 	case event.SaleCancelled:
 		if e.RestockedByChannel {
-			p.count(&s.restored, e.Channel, q)
+			p.count(&s.restored, e.Channel, q, 0)
 		}
 		return p.settle(s, w, p.line(e), classSale, share{here, -q}, share{})
 	case event.SaleAssigned:
@@ -282,9 +286,12 @@ func (p *Partition) effect(s *SKU, e *event.Event, w *record) (unknown bool) {
 	return false
 }
 
-func (p *Partition) count(ts *[]tally, channel string, q Units) {
+func (p *Partition) count(ts *[]tally, channel string, q Units, at int64) {
 	t := p.tally(ts, p.channels.of(channel))
 	t.units += q
+	if at = max(at, 0); !t.dirty || at < t.earliest {
+		t.earliest = at
+	}
 	t.dirty = true
 }
 

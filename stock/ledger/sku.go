@@ -63,9 +63,10 @@ func (h *shelf) set(f Field, v int64) {
 }
 
 type tally struct {
-	units   Units
-	channel uint16
-	dirty   bool
+	units    Units
+	earliest int64 // moment of the first of the units counted since Flushed, when dirty; 0 when one is not known
+	channel  uint16
+	dirty    bool
 }
 
 // SKU is the state of one SKU. It belongs to its Partition.
@@ -76,6 +77,7 @@ type SKU struct {
 	name       string
 	hash       uint64
 	version    int64
+	previous   int64 // version as of Flushed
 	offset     int64
 	receivedAt int64
 	oldest     int64 // earliest received since Flushed; 0 for none
@@ -145,7 +147,7 @@ func (s *SKU) AppendChanges(dst []Change, all bool) []Change {
 }
 
 func (s *SKU) flushed() {
-	s.changed, s.fresh, s.oldest, s.stored = false, false, 0, s.unassigned
+	s.changed, s.fresh, s.oldest, s.stored, s.previous = false, false, 0, s.unassigned, s.version
 	for i := range s.shelves {
 		s.shelves[i].dirty = 0
 	}
@@ -157,7 +159,8 @@ func (s *SKU) flushed() {
 	}
 }
 
-// Level fills dst with the public state of s, reusing its slices. OldestReceivedAt speaks of the events since Flushed.
+// Level fills dst with the public state of s, reusing its slices. OldestReceivedAt, PreviousVersion and EarliestAt speak of the events since Flushed;
+// where there are none, the last two are 0, for not known.
 func (p *Partition) Level(s *SKU, appliedAt int64, dst *Level) {
 	*dst = Level{
 		SKU: s.name, Version: s.version, SourceOffset: s.offset, Unassigned: s.unassigned, EventID: string(s.eventID), EventKind: s.kind,
@@ -166,6 +169,9 @@ func (p *Partition) Level(s *SKU, appliedAt int64, dst *Level) {
 	}
 	if dst.OldestReceivedAt == 0 {
 		dst.OldestReceivedAt = s.receivedAt
+	}
+	if s.changed {
+		dst.PreviousVersion = s.previous
 	}
 	for i := range s.shelves {
 		h := &s.shelves[i]
@@ -178,7 +184,11 @@ func (p *Partition) Level(s *SKU, appliedAt int64, dst *Level) {
 
 func (p *Partition) channelUnits(dst []ChannelUnits, from []tally) []ChannelUnits {
 	for _, t := range from {
-		dst = append(dst, ChannelUnits{Channel: p.channels.names[t.channel], Units: t.units})
+		c := ChannelUnits{Channel: p.channels.names[t.channel], Units: t.units}
+		if t.dirty {
+			c.EarliestAt = t.earliest
+		}
+		dst = append(dst, c)
 	}
 	return dst
 }

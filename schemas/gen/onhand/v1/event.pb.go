@@ -59,6 +59,9 @@ const (
 	EventKind_EVENT_KIND_RESERVATION_RELEASED EventKind = 15
 	// The safety stock of a location was set: units that are never offered.
 	EventKind_EVENT_KIND_SAFETY_STOCK_SET EventKind = 16
+	// Every order that the channel took up to occurred_at_us (its clock) comes before this record, in every partition of the topic. It is in all
+	// of them, has no SKU and no quantity, and its key is the channel. Changes no stock.
+	EventKind_EVENT_KIND_ORDER_WATERMARK_PASSED EventKind = 17
 )
 
 // Enum value maps for EventKind.
@@ -81,25 +84,27 @@ var (
 		14: "EVENT_KIND_RESERVATION_PLACED",
 		15: "EVENT_KIND_RESERVATION_RELEASED",
 		16: "EVENT_KIND_SAFETY_STOCK_SET",
+		17: "EVENT_KIND_ORDER_WATERMARK_PASSED",
 	}
 	EventKind_value = map[string]int32{
-		"EVENT_KIND_UNSPECIFIED":          0,
-		"EVENT_KIND_SALE_RECORDED":        1,
-		"EVENT_KIND_SALE_CANCELLED":       2,
-		"EVENT_KIND_SALE_ASSIGNED":        3,
-		"EVENT_KIND_SALE_REASSIGNED":      4,
-		"EVENT_KIND_SHIPMENT_CONFIRMED":   5,
-		"EVENT_KIND_RETURN_RECEIVED":      6,
-		"EVENT_KIND_INBOUND_EXPECTED":     7,
-		"EVENT_KIND_INBOUND_CANCELLED":    8,
-		"EVENT_KIND_RECEIPT_RECEIVED":     9,
-		"EVENT_KIND_STOCK_ADJUSTED":       10,
-		"EVENT_KIND_STOCK_COUNTED":        11,
-		"EVENT_KIND_TRANSFER_SHIPPED":     12,
-		"EVENT_KIND_TRANSFER_RECEIVED":    13,
-		"EVENT_KIND_RESERVATION_PLACED":   14,
-		"EVENT_KIND_RESERVATION_RELEASED": 15,
-		"EVENT_KIND_SAFETY_STOCK_SET":     16,
+		"EVENT_KIND_UNSPECIFIED":            0,
+		"EVENT_KIND_SALE_RECORDED":          1,
+		"EVENT_KIND_SALE_CANCELLED":         2,
+		"EVENT_KIND_SALE_ASSIGNED":          3,
+		"EVENT_KIND_SALE_REASSIGNED":        4,
+		"EVENT_KIND_SHIPMENT_CONFIRMED":     5,
+		"EVENT_KIND_RETURN_RECEIVED":        6,
+		"EVENT_KIND_INBOUND_EXPECTED":       7,
+		"EVENT_KIND_INBOUND_CANCELLED":      8,
+		"EVENT_KIND_RECEIPT_RECEIVED":       9,
+		"EVENT_KIND_STOCK_ADJUSTED":         10,
+		"EVENT_KIND_STOCK_COUNTED":          11,
+		"EVENT_KIND_TRANSFER_SHIPPED":       12,
+		"EVENT_KIND_TRANSFER_RECEIVED":      13,
+		"EVENT_KIND_RESERVATION_PLACED":     14,
+		"EVENT_KIND_RESERVATION_RELEASED":   15,
+		"EVENT_KIND_SAFETY_STOCK_SET":       16,
+		"EVENT_KIND_ORDER_WATERMARK_PASSED": 17,
 	}
 )
 
@@ -191,7 +196,8 @@ func (Disposition) EnumDescriptor() ([]byte, []int) {
 	return file_onhand_v1_event_proto_rawDescGZIP(), []int{1}
 }
 
-// StockEvent is one fact about the stock of one SKU, the source of truth of everything else. Topic stock.events, key SKU.
+// StockEvent is one fact about the stock of one SKU, the source of truth of everything else. Topic stock.events, key SKU; an order watermark
+// is about a channel instead, and its key is the channel.
 // Fields that a kind does not use are empty. Times are microseconds since 1970-01-01 UTC.
 type StockEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -199,7 +205,7 @@ type StockEvent struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// What happened.
 	Kind EventKind `protobuf:"varint,2,opt,name=kind,proto3,enum=onhand.v1.EventKind" json:"kind,omitempty"`
-	// The stock keeping unit, as the brand writes it.
+	// The stock keeping unit, as the brand writes it; empty on an order watermark.
 	Sku string `protobuf:"bytes,3,opt,name=sku,proto3" json:"sku,omitempty"`
 	// Where it happened; empty on a sale that has no location yet.
 	Location string `protobuf:"bytes,4,opt,name=location,proto3" json:"location,omitempty"`
@@ -233,7 +239,7 @@ type StockEvent struct {
 	AsOfUs int64 `protobuf:"varint,18,opt,name=as_of_us,json=asOfUs,proto3" json:"as_of_us,omitempty"`
 	// On a cancellation: the channel put the units back on sale by itself.
 	RestockedByChannel bool `protobuf:"varint,19,opt,name=restocked_by_channel,json=restockedByChannel,proto3" json:"restocked_by_channel,omitempty"`
-	// When it happened by the clock of the source (for a sale, the channel's: sold_at), microseconds.
+	// When it happened by the clock of the source (for a sale, the channel's: sold_at), microseconds. The moment an order watermark speaks of.
 	OccurredAtUs int64 `protobuf:"varint,20,opt,name=occurred_at_us,json=occurredAtUs,proto3" json:"occurred_at_us,omitempty"`
 	// When Onhand received it (Onhand's clock), microseconds.
 	ReceivedAtUs int64 `protobuf:"varint,21,opt,name=received_at_us,json=receivedAtUs,proto3" json:"received_at_us,omitempty"`
@@ -458,7 +464,7 @@ const file_onhand_v1_event_proto_rawDesc = "" +
 	"\x14restocked_by_channel\x18\x13 \x01(\bR\x12restockedByChannel\x12$\n" +
 	"\x0eoccurred_at_us\x18\x14 \x01(\x03R\foccurredAtUs\x12$\n" +
 	"\x0ereceived_at_us\x18\x15 \x01(\x03R\freceivedAtUs\x12\x16\n" +
-	"\x06source\x18\x16 \x01(\tR\x06source*\xb2\x04\n" +
+	"\x06source\x18\x16 \x01(\tR\x06source*\xd9\x04\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18EVENT_KIND_SALE_RECORDED\x10\x01\x12\x1d\n" +
@@ -477,7 +483,8 @@ const file_onhand_v1_event_proto_rawDesc = "" +
 	"\x1cEVENT_KIND_TRANSFER_RECEIVED\x10\r\x12!\n" +
 	"\x1dEVENT_KIND_RESERVATION_PLACED\x10\x0e\x12#\n" +
 	"\x1fEVENT_KIND_RESERVATION_RELEASED\x10\x0f\x12\x1f\n" +
-	"\x1bEVENT_KIND_SAFETY_STOCK_SET\x10\x10*\x91\x01\n" +
+	"\x1bEVENT_KIND_SAFETY_STOCK_SET\x10\x10\x12%\n" +
+	"!EVENT_KIND_ORDER_WATERMARK_PASSED\x10\x11*\x91\x01\n" +
 	"\vDisposition\x12\x1b\n" +
 	"\x17DISPOSITION_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13DISPOSITION_RESTOCK\x10\x01\x12\x19\n" +

@@ -136,7 +136,10 @@ type ChannelUnits struct {
 	// The channel.
 	Channel string `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
 	// Units since the beginning; never falls.
-	Units         int64 `protobuf:"zigzag64,2,opt,name=units,proto3" json:"units,omitempty"`
+	Units int64 `protobuf:"zigzag64,2,opt,name=units,proto3" json:"units,omitempty"`
+	// Of sold: the earliest sold_at (the channel's clock) among the units that this record adds beyond the record before it, microseconds. 0 when it
+	// adds none, and when a time is not known. A reader whose version is not the level's previous_version takes it as 0.
+	EarliestAtUs  int64 `protobuf:"varint,3,opt,name=earliest_at_us,json=earliestAtUs,proto3" json:"earliest_at_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -185,6 +188,13 @@ func (x *ChannelUnits) GetUnits() int64 {
 	return 0
 }
 
+func (x *ChannelUnits) GetEarliestAtUs() int64 {
+	if x != nil {
+		return x.EarliestAtUs
+	}
+	return 0
+}
+
 // StockLevel is the whole state of one SKU after an event: state, not a delta. Topic stock.levels, key SKU, compacted.
 // A reader ignores a level whose version is not newer than the one it has.
 type StockLevel struct {
@@ -214,9 +224,11 @@ type StockLevel struct {
 	// The earliest received_at of the events that this record carries beyond the one before it: latency is measured from here.
 	OldestReceivedAtUs int64 `protobuf:"varint,12,opt,name=oldest_received_at_us,json=oldestReceivedAtUs,proto3" json:"oldest_received_at_us,omitempty"`
 	// When the projector applied it (projector's clock), microseconds.
-	AppliedAtUs   int64 `protobuf:"varint,13,opt,name=applied_at_us,json=appliedAtUs,proto3" json:"applied_at_us,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AppliedAtUs int64 `protobuf:"varint,13,opt,name=applied_at_us,json=appliedAtUs,proto3" json:"applied_at_us,omitempty"`
+	// Version of the record emitted before this one; 0 when that is not known.
+	PreviousVersion int64 `protobuf:"varint,14,opt,name=previous_version,json=previousVersion,proto3" json:"previous_version,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *StockLevel) Reset() {
@@ -340,6 +352,13 @@ func (x *StockLevel) GetAppliedAtUs() int64 {
 	return 0
 }
 
+func (x *StockLevel) GetPreviousVersion() int64 {
+	if x != nil {
+		return x.PreviousVersion
+	}
+	return 0
+}
+
 var File_onhand_v1_level_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_level_proto_rawDesc = "" +
@@ -355,10 +374,11 @@ const file_onhand_v1_level_proto_rawDesc = "" +
 	"unsellable\x18\x06 \x01(\x12R\n" +
 	"unsellable\x12!\n" +
 	"\fsafety_stock\x18\a \x01(\x12R\vsafetyStock\x12\x1c\n" +
-	"\tavailable\x18\b \x01(\x12R\tavailable\">\n" +
+	"\tavailable\x18\b \x01(\x12R\tavailable\"d\n" +
 	"\fChannelUnits\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x14\n" +
-	"\x05units\x18\x02 \x01(\x12R\x05units\"\x82\x04\n" +
+	"\x05units\x18\x02 \x01(\x12R\x05units\x12$\n" +
+	"\x0eearliest_at_us\x18\x03 \x01(\x03R\fearliestAtUs\"\xad\x04\n" +
 	"\n" +
 	"StockLevel\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x18\n" +
@@ -377,7 +397,8 @@ const file_onhand_v1_level_proto_rawDesc = "" +
 	" \x01(\x0e2\x14.onhand.v1.EventKindR\teventKind\x12$\n" +
 	"\x0ereceived_at_us\x18\v \x01(\x03R\freceivedAtUs\x121\n" +
 	"\x15oldest_received_at_us\x18\f \x01(\x03R\x12oldestReceivedAtUs\x12\"\n" +
-	"\rapplied_at_us\x18\r \x01(\x03R\vappliedAtUsB9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
+	"\rapplied_at_us\x18\r \x01(\x03R\vappliedAtUs\x12)\n" +
+	"\x10previous_version\x18\x0e \x01(\x03R\x0fpreviousVersionB9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
 
 var (
 	file_onhand_v1_level_proto_rawDescOnce sync.Once

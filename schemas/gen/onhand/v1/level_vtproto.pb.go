@@ -124,6 +124,11 @@ func (m *ChannelUnits) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.EarliestAtUs != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.EarliestAtUs))
+		i--
+		dAtA[i] = 0x18
+	}
 	if m.Units != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64((uint64(m.Units)<<1)^uint64((m.Units>>63))))
 		i--
@@ -168,6 +173,11 @@ func (m *StockLevel) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.PreviousVersion != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.PreviousVersion))
+		i--
+		dAtA[i] = 0x70
 	}
 	if m.AppliedAtUs != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.AppliedAtUs))
@@ -310,6 +320,9 @@ func (m *ChannelUnits) SizeVT() (n int) {
 	if m.Units != 0 {
 		n += 1 + protohelpers.SizeOfZigzag(uint64(m.Units))
 	}
+	if m.EarliestAtUs != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.EarliestAtUs))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -369,6 +382,9 @@ func (m *StockLevel) SizeVT() (n int) {
 	}
 	if m.AppliedAtUs != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.AppliedAtUs))
+	}
+	if m.PreviousVersion != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.PreviousVersion))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -686,6 +702,25 @@ func (m *ChannelUnits) UnmarshalVT(dAtA []byte) error {
 			}
 			v = (v >> 1) ^ uint64((int64(v&1)<<63)>>63)
 			m.Units = int64(v)
+		case 3:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field EarliestAtUs", wireType)
+			}
+			m.EarliestAtUs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.EarliestAtUs |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -1059,6 +1094,25 @@ func (m *StockLevel) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 14:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PreviousVersion", wireType)
+			}
+			m.PreviousVersion = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.PreviousVersion |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -1401,6 +1455,25 @@ func (m *ChannelUnits) UnmarshalVTUnsafe(dAtA []byte) error {
 			}
 			v = (v >> 1) ^ uint64((int64(v&1)<<63)>>63)
 			m.Units = int64(v)
+		case 3:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field EarliestAtUs", wireType)
+			}
+			m.EarliestAtUs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.EarliestAtUs |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -1778,6 +1851,25 @@ func (m *StockLevel) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.AppliedAtUs |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 14:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field PreviousVersion", wireType)
+			}
+			m.PreviousVersion = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.PreviousVersion |= int64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}

@@ -95,7 +95,9 @@ var hints = map[int]string{
 func kindList() string {
 	names := make([]string, 0, event.KindCount-1)
 	for k := 1; k < event.KindCount; k++ {
-		names = append(names, event.Kind(k).String())
+		if k != int(event.OrderWatermarkPassed) {
+			names = append(names, event.Kind(k).String())
+		}
 	}
 	return strings.Join(names, ", ")
 }
@@ -209,6 +211,10 @@ func (p *parser) eventKind(e *event.Event) {
 		return
 	}
 	k, ok := event.ParseKind(s)
+	if ok && k == event.OrderWatermarkPassed { // it must reach every partition, after all orders
+		p.fault("kind", "unknown_kind", "a watermark is no event of a SKU: send it to POST /v1/channels/{channel}/watermark")
+		return
+	}
 	if !ok {
 		p.fault("kind", "unknown_kind", fmt.Sprintf("%q is not a kind of event; the kinds are %s", shorten(s), kindList()))
 		return
