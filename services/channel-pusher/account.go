@@ -2,52 +2,20 @@ package channelpusher
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"strconv"
 	"sync"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/time/rate"
 
 	"github.com/onhand/onhand/services/channel-pusher/adapter"
+	"github.com/onhand/onhand/services/channel-pusher/queue"
 	"github.com/onhand/onhand/stock/alert"
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/write"
 )
-
-// What a channel's settings leave out.
-const (
-	defaultBatch    = 100
-	defaultInFlight = 4
-	defaultTimeout  = 10 * time.Second
-)
-
-const (
-	firstBackoff = 100 * time.Millisecond
-	lastBackoff  = 30 * time.Second
-	staleAtOnce  = 5                // compare-and-set retries before backing off
-	readBatch    = 100              // items read back in one request
-	unknownHold  = 30 * time.Second // how long targets of a channel without settings are held
-	maxLatency   = int64(10 * time.Minute / time.Microsecond)
-)
-
-// operation is how an item under way was written.
-type operation struct {
-	id       string
-	kind     catalog.Operation
-	asked    int64 // what the channel shows if nothing was sold meanwhile
-	quantity int64
-	delta    int64
-	expected int64
-	anchored bool // expected was above belief: someone raised the number, so that belief starts anew
-	sentAt   int64
-}
 
 // outcome is one result for channel.writes.
 type outcome struct {
@@ -75,63 +43,38 @@ type engine struct {
 	syncLatency metric.Float64Histogram // nil when nobody measures
 }
 
-// account is the queue of one channel account and what is known of it.
+// account drives the queue of one channel account: it keeps its time, sends its requests and makes its results durable.
 type account struct {
 	*engine
-	id   string
-	wake chan struct{}
-	wg   sync.WaitGroup // requests under way
+	id       string
+	wake     chan struct{}
+	wg       sync.WaitGroup           // requests and results under way
+	measured metric.MeasurementOption // the attributes of its metrics
 
-	mu           sync.Mutex
-	conf         *catalog.Channel // nil while no setting names the channel
-	wire         adapter.Adapter  // nil while nothing can be written
-	to           adapter.Account
-	caps         adapter.Capabilities
-	ignoring     bool      // adapter none, or the channel is gone: targets are only remembered
-	unknownSince time.Time // when targets first came without settings
-	items        map[string]*item
-	ring         []*item // all items, for sampling
-	cursor       int
-	forgotten    int // items in ring that are gone
-	parts        map[int32]*partition
-	ready, later pile
-	byAge        queueByAge
-	reads        []*item
-	looks        []*item // items to sample at their lookAt
-	nextSeq      int64
-	nextID       int64
-	inFlight     int
-	unsettled    int // results that are not durable yet
-	doubtful     int // items that are so
-	deliveries   []delivery
-	delivering   bool
-	limiter      *rate.Limiter
-	breaker      circuitbreaker.CircuitBreaker[any]
-	brokenSince  time.Time // breaker not closed since
-	stuckAlert   bool
-	pauseUntil   time.Time
-	readySince   time.Time
-	lastSent     time.Time
-	nextSample   time.Time
-	timeout      time.Duration
-	stats        ChannelStats
-	latency      *hdrhistogram.Histogram
-	measured     metric.MeasurementOption // the attributes of its metrics
-	lastErr      string
+	mu         sync.Mutex
+	queue      *queue.Queue
+	parts      map[int32]*partition
+	conf       *catalog.Channel // nil while no setting names the channel
+	wire       adapter.Adapter  // nil while nothing can be written
+	to         adapter.Account
+	reports    []queue.Report // to be made durable
+	delivering bool
+}
+
+// partition is one partition of the account's targets.
+type partition struct {
+	*queue.Partition
+	topic  string
+	id     int32
+	high   int64 // end of the partition, as far as fetches have told
+	stored int64 // last commit that succeeded
 }
 
 func newAccount(e *engine, id string) *account {
-	a := &account{
-		engine: e, id: id, wake: make(chan struct{}, 1), items: make(map[string]*item), parts: make(map[int32]*partition),
-		limiter: rate.NewLimiter(rate.Inf, 1), latency: hdrhistogram.New(1, maxLatency, 2), measured: metric.WithAttributeSet(attribute.NewSet(attribute.String("channel", id))), stats: ChannelStats{Channel: id},
-		nextSample: time.Now().Add(e.cfg.DriftEvery),
+	return &account{
+		engine: e, id: id, wake: make(chan struct{}, 1), queue: queue.New(id, e.cfg.queue(), time.Now()), parts: make(map[int32]*partition),
+		measured: metric.WithAttributeSet(attribute.NewSet(attribute.String("channel", id))),
 	}
-	a.ready.less = func(x, y *item) bool { return x.before(y) }
-	a.later.less = func(x, y *item) bool { return x.notBefore.Before(y.notBefore) }
-	a.breaker = circuitbreaker.NewBuilder[any]().
-		WithFailureThresholdRatio(uint(e.cfg.BreakerFailures), uint(2*e.cfg.BreakerFailures)).WithSuccessThreshold(1).
-		WithDelay(e.cfg.BreakerDelay).WithJitterFactor(0.2).Build()
-	return a
 }
 
 func (a *account) nudge() {
@@ -146,73 +89,27 @@ func (a *account) configure(c *catalog.Channel) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	defer a.nudge()
-	before, was, known := a.to, a.conf, a.wire != nil
-	a.wire = nil
-	if c == nil {
-		if a.conf != nil {
-			a.log.Info("channel was removed: its queue is dropped", "channel", a.id)
-			a.drop()
-		} else if a.unknownSince.IsZero() {
-			a.unknownSince = time.Now()
+	if c == nil && a.conf != nil {
+		a.log.Info("channel was removed: its queue is dropped", "channel", a.id)
+	}
+	a.conf, a.wire = c, nil
+	var caps *adapter.Capabilities
+	if c != nil {
+		if w := a.adapters[c.Adapter]; w != nil {
+			a.wire = w
+			x := w.Capabilities()
+			caps = &x
 		}
-		a.conf = nil
-		return
+		a.to = adapter.Account{Channel: a.id, BaseURL: trimSlash(c.BaseURL)}
 	}
-	a.conf, a.unknownSince = c, time.Time{}
-	if c.Adapter == "none" {
-		a.drop()
-		return
-	}
-	wasIgnoring := a.ignoring
-	a.ignoring = false
-	if err := a.connect(c); err != nil {
-		a.lastErr = err.Error()
+	if err := a.queue.Configure(c, caps, time.Now()); err != nil {
 		a.log.Error("channel cannot be written to: its queue is held", "channel", a.id, "err", err)
-	}
-	if wasIgnoring || (known && (before.BaseURL != a.to.BaseURL || was.Operation != c.Operation)) {
-		a.again()
-	}
-}
-
-// connect finds the adapter, token and limits of the settings.
-func (a *account) connect(c *catalog.Channel) error {
-	w := a.adapters[c.Adapter]
-	if w == nil {
-		return fmt.Errorf("adapter %q is not known", c.Adapter)
-	}
-	caps := w.Capabilities()
-	op := a.operation()
-	if !caps.Can(op) {
-		return fmt.Errorf("adapter %s has no operation %d", c.Adapter, op)
-	}
-	if op != catalog.Absolute && !caps.ReadBack {
-		return fmt.Errorf("adapter %s cannot read back, which operation %d needs", c.Adapter, op)
-	}
-	a.timeout = defaultTimeout
-	if c.TimeoutMS > 0 {
-		a.timeout = time.Duration(c.TimeoutMS) * time.Millisecond
-	}
-	limit, burst := rate.Inf, max(1, c.Burst)
-	if c.RatePerSecond != "" {
-		r, err := strconv.ParseFloat(c.RatePerSecond, 64)
-		if err != nil || !(r >= 0) {
-			return fmt.Errorf("rate_per_second %q: want a number", c.RatePerSecond)
-		}
-		if r > 0 {
-			limit = rate.Limit(r)
-		}
-	}
-	a.limiter.SetLimit(limit)
-	a.limiter.SetBurst(burst)
-	a.to = adapter.Account{Channel: a.id, BaseURL: trimSlash(c.BaseURL)}
-	a.caps = caps
-	if c.TokenSecret != "" {
+	} else if c != nil && c.Adapter != "none" && c.TokenSecret != "" {
 		if _, err := a.secret(c.TokenSecret); err != nil {
 			a.log.Error("token of the channel is missing: its writes will fail until it is there", "channel", a.id, "err", err)
 		}
 	}
-	a.wire = w
-	return nil
+	a.flush()
 }
 
 func trimSlash(s string) string {
@@ -222,91 +119,189 @@ func trimSlash(s string) string {
 	return s
 }
 
-func (a *account) operation() catalog.Operation {
-	if a.conf.Operation == catalog.UnspecifiedOperation {
-		return catalog.Absolute
+// partition finds the account's view of a partition, or opens it as it came.
+func (a *account) partition(topic string, id int32, came arrival) *partition {
+	p := a.parts[id]
+	if p == nil {
+		p = &partition{Partition: a.queue.Partition(id, came.settled, came.end, came.at), topic: topic, id: id, stored: max(0, came.settled)}
+		a.parts[id] = p
 	}
-	return a.conf.Operation
+	return p
 }
 
-// drop settles the whole queue without writing, and remembers targets only from now on.
-func (a *account) drop() {
-	a.ignoring = true
-	for _, it := range a.items {
-		a.unqueue(it)
-		if it.dirty && it.place != underWay {
-			a.settle(it.part, it.seq)
-			a.clean(it)
+// flight is one request on its way.
+type flight struct {
+	*queue.Request
+	wire   adapter.Adapter
+	to     adapter.Account
+	secret string
+}
+
+// run sends what is due until ctx ends. Requests under way go on; wg counts them.
+func (a *account) run(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		a.mu.Lock()
+		now := time.Now()
+		req, until := a.queue.Next(now)
+		var f *flight
+		if req != nil {
+			f = &flight{Request: req, wire: a.wire, to: a.to, secret: a.conf.TokenSecret}
+		}
+		a.flush()
+		a.mu.Unlock()
+		if f != nil {
+			a.trace(f, now)
+			a.wg.Go(func() { a.perform(f) })
+			continue
+		}
+		var due <-chan time.Time
+		if !until.IsZero() {
+			timer.Reset(time.Until(until))
+			due = timer.C
+		}
+		select {
+		case <-ctx.Done():
+		case <-a.wake:
+		case <-due:
 		}
 	}
-	for _, it := range a.looks {
-		a.certain(it)
-		it.lookAt = time.Time{}
-	}
-	a.reads, a.looks = nil, nil
 }
 
-// again queues every SKU: what the channel shows is not known any more.
-func (a *account) again() {
-	for _, it := range a.items {
-		it.known, it.expectedSet = false, false
-		if !it.dirty && it.place == resting {
-			it.target.oldest, it.target.span = 0, nil // no event behind it
-			a.queue(it)
+// trace begins a span for each item whose target carries a trace.
+func (a *account) trace(f *flight, now time.Time) {
+	if f.Traces == nil {
+		return
+	}
+	f.Spans = make([]trace.Span, len(f.Traces))
+	for i, sc := range f.Traces {
+		if sc == nil {
+			continue
+		}
+		_, f.Spans[i] = a.tracer.Start(trace.ContextWithRemoteSpanContext(context.Background(), *sc), "push",
+			trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(now),
+			trace.WithAttributes(attribute.String("onhand.channel", a.id), attribute.String("onhand.sku", f.SKUs[i]), attribute.Int64("onhand.quantity", f.Items[i].Quantity)))
+	}
+}
+
+// perform sends one request and hands the answer to the queue.
+func (a *account) perform(f *flight) {
+	ctx, cancel := context.WithTimeout(a.flights, f.Timeout)
+	defer cancel()
+	for _, s := range f.Spans {
+		if s != nil {
+			ctx = trace.ContextWithSpan(ctx, s) // one request carries one of its items' traces
+			break
 		}
 	}
+	var err error
+	if f.secret != "" {
+		if f.to.Token, err = a.secret(f.secret); err != nil {
+			err = &adapter.CallError{Kind: adapter.Denied, Detail: "token of the channel", Err: err}
+		}
+	}
+	var results []adapter.ItemResult
+	var shown []adapter.Shown
+	switch {
+	case err != nil:
+	case f.Read():
+		shown, err = f.wire.Read(ctx, f.to, f.IDs, make([]adapter.Shown, 0, len(f.IDs)))
+	default:
+		results, err = f.wire.Write(ctx, f.to, f.Key, f.Items, make([]adapter.ItemResult, 0, len(f.Items)))
+	}
+	a.mu.Lock()
+	if f.Read() {
+		a.queue.AnswerRead(f.Request, shown, err, time.Now())
+	} else {
+		a.queue.AnswerWrite(f.Request, results, err, time.Now())
+	}
+	a.flush()
+	a.mu.Unlock()
+	for i, s := range f.Spans {
+		if s == nil {
+			continue
+		}
+		if p := f.Problems[i]; p != "" {
+			s.SetAttributes(attribute.String("onhand.problem", p))
+		}
+		s.End()
+	}
+	a.nudge()
 }
 
-// idle says whether nothing is queued or under way. The caller holds mu.
-func (a *account) idle() bool { return a.inFlight == 0 && a.byAge.front == nil }
+// flush hands on what the queue has to tell, in order; the targets that it settles count as settled once the results are durable. The caller holds mu.
+func (a *account) flush() {
+	r := a.queue.Report()
+	for i := range r.Alerts {
+		a.out.alert(r.Alerts[i])
+	}
+	if len(r.Results) == 0 {
+		return
+	}
+	a.recent.add(r.Results)
+	for i := range r.Results {
+		a.synced(&r.Results[i].Result)
+	}
+	a.reports = append(a.reports, r)
+	if !a.delivering {
+		a.delivering = true
+		a.wg.Go(a.deliver)
+	}
+}
+
+// synced measures the time from the receipt of the oldest event behind a write to the channel's answer, when there is one.
+func (a *account) synced(r *write.Result) {
+	if a.syncLatency != nil && r.Outcome == write.Applied && r.AckedAt > 0 && r.OldestReceivedAt > 0 {
+		a.syncLatency.Record(context.Background(), float64(min(max(r.AckedAt-r.OldestReceivedAt, 1), queue.MaxLatency))/1e6, a.measured)
+	}
+}
+
+// deliver hands on what there is, one lot after another, so that a SKU's results keep their order.
+func (a *account) deliver() {
+	for {
+		a.mu.Lock()
+		lot := a.reports
+		a.reports = nil
+		a.delivering = len(lot) > 0
+		a.mu.Unlock()
+		if len(lot) == 0 {
+			return
+		}
+		var out []outcome
+		for i := range lot {
+			for k := range lot[i].Results {
+				o := &lot[i].Results[k]
+				x := outcome{res: o.Result}
+				if o.Request != nil && o.Request.Spans != nil && o.Request.Spans[o.Item] != nil {
+					x.span = o.Request.Spans[o.Item].SpanContext()
+				}
+				out = append(out, x)
+			}
+		}
+		a.out.results(out, func() {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			for i := range lot {
+				a.queue.Durable(&lot[i])
+			}
+		})
+	}
+}
 
 // watch looks after what takes long: a channel that takes no writes, and targets of a channel that no setting names.
 func (a *account) watch(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.conf == nil && !a.ignoring && !a.unknownSince.IsZero() && now.Sub(a.unknownSince) > unknownHold {
-		a.log.Warn("no setting names this channel: its targets are not written", "channel", a.id)
-		a.drop()
+	if err := a.queue.Watch(now); err != nil {
+		a.log.Warn(err.Error(), "channel", a.id)
 	}
-	if a.breaker.IsClosed() {
-		a.brokenSince = time.Time{}
-	} else if a.brokenSince.IsZero() {
-		a.brokenSince = now
-	}
-	var reason string
-	var since time.Time
-	switch it := a.byAge.front; {
-	case it == nil || a.conf == nil || a.conf.Paused:
-	case !a.brokenSince.IsZero() && now.Sub(a.brokenSince) > a.cfg.StuckAfter:
-		since, reason = a.brokenSince, "it has failed every request"
-	case now.Sub(it.since) > a.cfg.BacklogAfter:
-		since, reason = it.since, "a target has waited to be written"
-	}
-	if reason == "" {
-		a.stuckAlert = false
-		return
-	}
-	if a.stuckAlert {
-		return
-	}
-	a.stuckAlert = true
-	last := a.lastErr
-	if last == "" {
-		last = "none; look at its rate limit"
-	}
-	a.out.alert(alert.Alert{
-		ID: "stuck/" + a.id + "/" + strconv.FormatInt(since.UnixMicro(), 10), Channel: a.id, Kind: alert.ChannelStuck, At: now.UnixMicro(), RaisedBy: service,
-		Message: fmt.Sprintf("%s takes no writes: %s since %s, and what it shows grows old. Last error: %s", a.id, reason, since.UTC().Format(time.RFC3339), last),
-	})
+	a.flush()
 }
 
 // busy is how much is queued or under way.
 func (a *account) busy() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	n := a.inFlight + a.unsettled
-	if a.byAge.front != nil {
-		n++
-	}
-	return n
+	return a.queue.Busy()
 }

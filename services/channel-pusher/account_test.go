@@ -17,6 +17,7 @@ import (
 
 	"github.com/onhand/onhand/services/channel-pusher/adapter"
 	"github.com/onhand/onhand/stock/alert"
+	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/write"
 )
@@ -169,7 +170,7 @@ func newRig(cfg Config, conf catalog.Channel) *rig {
 	conf.ID, conf.Adapter = "shop", "http"
 	r.account = newAccount(e, "shop")
 	r.account.configure(&conf)
-	r.part = r.account.partition("targets.shop", 0, 0)
+	r.part = r.account.partition("targets.shop", 0, arrival{})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -188,16 +189,23 @@ func newRig(cfg Config, conf catalog.Channel) *rig {
 func (r *rig) target(sku string, q, version, sold int64) {
 	r.account.mu.Lock()
 	now := time.Now().UnixMicro()
-	r.account.offer(r.part, r.off, sku, sku, target{quantity: q, levelVersion: version, sold: sold, received: now, oldest: now, decided: now})
-	r.off++
+	r.take(allocation.Target{SKU: sku, Quantity: allocation.Units(q), LevelVersion: version, Sold: allocation.Units(sold), ReceivedAt: now, OldestReceivedAt: now, DecidedAt: now})
 	r.account.mu.Unlock()
 	r.account.nudge()
+}
+
+// take gives one target to the queue. The caller holds the account's lock.
+func (r *rig) take(t allocation.Target) {
+	t.Channel = "shop"
+	r.account.queue.Take(r.part.Partition, r.off, &t, nil, time.Now())
+	r.off++
+	r.account.flush()
 }
 
 func (r *rig) committed() int64 {
 	r.account.mu.Lock()
 	defer r.account.mu.Unlock()
-	return r.part.commit()
+	return r.part.Commit()
 }
 
 // settle waits on the bubble's clock until everything is settled.
@@ -222,7 +230,7 @@ func (r *rig) at(sku string) int64 {
 func (r *rig) doubtful() int {
 	r.account.mu.Lock()
 	defer r.account.mu.Unlock()
-	return r.account.doubtful
+	return r.account.queue.State().Doubtful
 }
 
 // pass lets time pass on the bubble's clock, and everything come to rest.
@@ -316,7 +324,7 @@ func TestIdleChannelIsWrittenAtOnceAndBusyOneInBatches(t *testing.T) {
 		if len(w) > 14 {
 			t.Errorf("200 targets in 200 ms made %d requests, want about one per linger of 20 ms", len(w))
 		}
-		if worst := time.Duration(r.account.latency.Max()) * time.Microsecond; worst > 40*time.Millisecond {
+		if worst := time.Duration(r.account.queue.Latency().Max()) * time.Microsecond; worst > 40*time.Millisecond {
 			t.Errorf("slowest took %s", worst)
 		}
 	})
@@ -389,10 +397,10 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 				t.Errorf("request %d came %s after the one before", i, d)
 			}
 		}
-		if s := r.account.stats; s.Throttled != 3 || s.Failures != 0 || s.Unknown != 0 {
+		if s := r.account.queue.State(); s.Throttled != 3 || s.Failures != 0 || s.Unknown != 0 {
 			t.Errorf("stats %+v", s)
 		}
-		if !r.account.breaker.IsClosed() {
+		if r.account.queue.State().Breaker != "closed" {
 			t.Error("throttling opened the breaker")
 		}
 		if len(r.got) != 2 || r.got[0].Attempts < 3 {
@@ -635,7 +643,7 @@ func TestDriftIsRepairedAndToldOnce(t *testing.T) {
 			if r.shown["s3"] != 10 || r.shown["s4"] != 10 {
 				t.Errorf("%d: shows %d and %d", op, r.shown["s3"], r.shown["s4"])
 			}
-			if len(r.alerts) != 2 || r.account.stats.Drift != 2 {
+			if len(r.alerts) != 2 || r.account.queue.State().Drift != 2 {
 				t.Errorf("%d: alerts %+v", op, r.alerts)
 			}
 		})
@@ -649,13 +657,12 @@ func TestWithdrawnShowsNothingAndIsForgotten(t *testing.T) {
 		r.target("a", 5, 1, 0)
 		r.settle(t)
 		r.account.mu.Lock()
-		r.account.offer(r.part, r.off, "a", "a", target{quantity: 5, levelVersion: 2, withdrawn: true})
-		r.off++
+		r.take(allocation.Target{SKU: "a", Quantity: 5, LevelVersion: 2, Withdrawn: true})
 		r.account.mu.Unlock()
 		r.account.nudge()
 		r.settle(t)
-		if r.shown["a"] != 0 || len(r.account.items) != 0 || r.committed() != 2 {
-			t.Errorf("shows %d, %d items, commit %d", r.shown["a"], len(r.account.items), r.committed())
+		if r.shown["a"] != 0 || r.account.queue.State().SKUs != 0 || r.committed() != 2 {
+			t.Errorf("shows %d, %d items, commit %d", r.shown["a"], r.account.queue.State().SKUs, r.committed())
 		}
 	})
 }
@@ -875,8 +882,7 @@ func TestSalesBehindALaterEventAreNotSoldAgain(t *testing.T) {
 			pass(time.Minute)
 			r.account.mu.Lock()
 			now := time.Now().UnixMicro()
-			r.account.offer(r.part, r.off, "a", "a", target{quantity: 8, levelVersion: 9, sold: 11, received: now, oldest: received, decided: now})
-			r.off++
+			r.take(allocation.Target{SKU: "a", Quantity: 8, LevelVersion: 9, Sold: 11, ReceivedAt: now, OldestReceivedAt: received, DecidedAt: now})
 			r.account.mu.Unlock()
 			r.account.nudge()
 			r.settle(t)

@@ -12,14 +12,19 @@ package channelpusher
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -32,7 +37,9 @@ import (
 	"github.com/onhand/onhand/services/channel-pusher/adapter"
 	"github.com/onhand/onhand/services/channel-pusher/adapter/httpjson"
 	"github.com/onhand/onhand/services/channel-pusher/outgoing"
+	"github.com/onhand/onhand/services/channel-pusher/queue"
 	"github.com/onhand/onhand/stock/alert"
+	"github.com/onhand/onhand/stock/write"
 	"github.com/onhand/onhand/topics"
 	"github.com/onhand/onhand/topics/catalogview"
 )
@@ -56,16 +63,26 @@ type Config struct {
 	StuckAfter      time.Duration `help:"Alert when a channel failed for this long." default:"1m" env:"PUSHER_STUCK_AFTER"`
 	BacklogAfter    time.Duration `help:"Alert when a target waited for this long." default:"5m" env:"PUSHER_BACKLOG_AFTER"`
 	CommitEvery     time.Duration `help:"How often offsets are committed." default:"250ms" env:"PUSHER_COMMIT_EVERY"`
+	Session         time.Duration `help:"How long an instance may be silent before its partitions go to another; the broker bounds it." default:"10s" env:"PUSHER_SESSION"`
 	Drain           time.Duration `help:"How long requests under way may take to end when the service stops." default:"4s" env:"PUSHER_DRAIN"`
 
 	instance string // part of write ids, unique to the process
+	seed     uint64 // of the jitter
 }
 
 // DefaultConfig is the settings without any flag.
 func DefaultConfig() Config {
 	return Config{
 		Linger: 20 * time.Millisecond, DriftSample: 5, DriftEvery: 10 * time.Second, DriftGrace: 10 * time.Second, BreakerFailures: 5,
-		BreakerDelay: 5 * time.Second, StuckAfter: time.Minute, BacklogAfter: 5 * time.Minute, CommitEvery: 250 * time.Millisecond, Drain: 4 * time.Second,
+		BreakerDelay: 5 * time.Second, StuckAfter: time.Minute, BacklogAfter: 5 * time.Minute, CommitEvery: 250 * time.Millisecond, Session: 10 * time.Second, Drain: 4 * time.Second,
+	}
+}
+
+// queue is what the settings mean to a channel's queue.
+func (c *Config) queue() queue.Config {
+	return queue.Config{
+		Linger: c.Linger, DriftSample: c.DriftSample, DriftEvery: c.DriftEvery, DriftGrace: c.DriftGrace, BreakerFailures: c.BreakerFailures,
+		BreakerDelay: c.BreakerDelay, StuckAfter: c.StuckAfter, BacklogAfter: c.BacklogAfter, Instance: c.instance, Service: service, Seed: c.seed,
 	}
 }
 
@@ -80,11 +97,14 @@ func (c Config) Validate() error {
 	if c.Linger < 0 || c.Linger > time.Minute {
 		errs = append(errs, fmt.Errorf("linger %s: want 0 to 1m", c.Linger))
 	}
-	if c.DriftSample < 0 || c.DriftSample > readBatch {
-		errs = append(errs, fmt.Errorf("drift-sample %d: want 0 to %d", c.DriftSample, readBatch))
+	if c.DriftSample < 0 || c.DriftSample > queue.ReadBatch {
+		errs = append(errs, fmt.Errorf("drift-sample %d: want 0 to %d", c.DriftSample, queue.ReadBatch))
 	}
 	if c.BreakerFailures < 1 || c.BreakerFailures > 1000 {
 		errs = append(errs, fmt.Errorf("breaker-failures %d: want 1 to 1000", c.BreakerFailures))
+	}
+	if c.Session < time.Second {
+		errs = append(errs, fmt.Errorf("session %s: want at least 1s, and what the broker allows (6s by default)", c.Session))
 	}
 	positive("drift-every", c.DriftEvery)
 	positive("drift-grace", c.DriftGrace)
@@ -121,8 +141,8 @@ type Service struct {
 
 	mu       sync.Mutex
 	accounts map[string]*account
-	settled  map[string]map[int32]int64 // committed offsets of the partitions that came to us
-	sends    context.Context            // ends when nothing more is to be sent
+	came     map[string]map[int32]arrival // partitions that came to us
+	sends    context.Context              // ends when nothing more is to be sent
 	loops    sync.WaitGroup
 }
 
@@ -133,8 +153,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	var id [6]byte
 	_, _ = rand.Read(id[:]) // never fails
-	cfg.instance = hex.EncodeToString(id[:])
-	s := &Service{cfg: cfg, deps: deps, tel: deps.Telemetry.For(service), accounts: make(map[string]*account), settled: make(map[string]map[int32]int64)}
+	var seed [8]byte
+	_, _ = rand.Read(seed[:])
+	cfg.instance, cfg.seed = hex.EncodeToString(id[:]), binary.NativeEndian.Uint64(seed[:])
+	s := &Service{cfg: cfg, deps: deps, tel: deps.Telemetry.For(service), accounts: make(map[string]*account), came: make(map[string]map[int32]arrival)}
 	client := outgoing.Client(cfg.AllowPrivate)
 	s.closeAll = client.CloseIdleConnections
 	store := &secrets{dir: cfg.SecretsDir}
@@ -151,6 +173,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	s.client, err = deps.Kafka.Client(s.tel.Log, Group,
 		kgo.ConsumerGroup(Group), kgo.ConsumeRegex(), kgo.ConsumeTopics(`^`+strings.ReplaceAll(schemas.TargetsPrefix, ".", `\.`)+`.+$`),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), // markers of transactions are passed, too: the committed offset reaches the end
+		kgo.SessionTimeout(cfg.Session), kgo.HeartbeatInterval(cfg.Session/5),
 		kgo.MetadataMaxAge(10*time.Second), kgo.MetadataMinAge(100*time.Millisecond), kgo.FetchMaxWait(time.Second),
 		kgo.AdjustFetchOffsetsFn(s.fromStart), kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { s.joined.Store(true) }),
 		kgo.OnPartitionsRevoked(func(ctx context.Context, _ *kgo.Client, lost map[string][]int32) { s.giveUp(ctx, lost, true) }),
@@ -173,21 +197,83 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	return s, nil
 }
 
-// fromStart notes what the group has settled and reads from the beginning all the same: settled targets are remembered.
-func (s *Service) fromStart(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+// arrival is how a partition was when it came to us.
+type arrival struct {
+	settled int64 // the group's committed offset, negative when there is none: nobody ever had it
+	end     int64 // whoever had the partition before may have begun what is before that
+	at      time.Time
+}
+
+// unknownEnd takes every target there is, and that comes, for one that somebody may have begun.
+const unknownEnd = math.MaxInt64
+
+// fromStart notes what the group has settled, and where the partitions end, and reads from the beginning all the same: settled targets are remembered.
+func (s *Service) fromStart(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	names := slices.Collect(maps.Keys(offsets))
+	ends, err := kadm.NewClient(s.client).ListEndOffsets(ctx, names...)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the ends of %s: %w", strings.Join(names, ", "), err) // the session ends, and the next one tries again
+	}
+	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for t, parts := range offsets {
-		if s.settled[t] == nil {
-			s.settled[t] = make(map[int32]int64)
+		if s.came[t] == nil {
+			s.came[t] = make(map[int32]arrival)
 		}
 		for p, o := range parts {
-			s.settled[t][p] = max(0, o.EpochOffset().Offset)
+			x := arrival{settled: o.EpochOffset().Offset, end: unknownEnd, at: now}
+			if end, ok := ends.Lookup(t, p); ok {
+				x.end = end.Offset
+			}
+			s.came[t][p] = x
 			parts[p] = kgo.NewOffset().AtStart()
 		}
 	}
 	return offsets, nil
 }
+
+// claim commits the start of partitions that nobody ever had, before anything of them is begun: so that no commit means that nothing was. Where that fails,
+// what is there counts as begun.
+func (s *Service) claim(ctx context.Context, fetches kgo.Fetches) {
+	offsets := make(map[string]map[int32]kgo.EpochOffset)
+	s.mu.Lock()
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		if x, ok := s.came[p.Topic][p.Partition]; ok && x.settled < 0 && x.end != claimed {
+			if offsets[p.Topic] == nil {
+				offsets[p.Topic] = make(map[int32]kgo.EpochOffset)
+			}
+			offsets[p.Topic][p.Partition] = kgo.EpochOffset{Epoch: -1}
+		}
+	})
+	s.mu.Unlock()
+	if len(offsets) == 0 {
+		return
+	}
+	err := s.commitOffsets(ctx, offsets)
+	if err != nil && ctx.Err() == nil {
+		s.tel.Log.Warn("first offsets could not be committed: granted writes that are there are looked into before others are made", "err", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for t, parts := range offsets {
+		for p := range parts {
+			x := s.came[t][p]
+			if err != nil {
+				x.settled = 0
+			} else {
+				x.end = claimed
+			}
+			s.came[t][p] = x
+		}
+	}
+}
+
+// claimed is the end of a partition that nobody had before us.
+const claimed = -1
 
 // leaveWithin is the longest wait for Kafka to let the group be left.
 const leaveWithin = 2 * time.Second
@@ -225,6 +311,11 @@ func (s *Service) drain() error {
 	defer over()
 	for _, a := range s.all() {
 		a.wg.Wait()
+		a.mu.Lock()
+		a.queue.Stop(time.Now())
+		a.flush()
+		a.mu.Unlock()
+		a.wg.Wait()
 	}
 	ctx, cancel2 := context.WithTimeout(context.Background(), s.cfg.Drain)
 	defer cancel2()
@@ -250,6 +341,7 @@ func (s *Service) consume(ctx context.Context) {
 				s.tel.Log.Warn("fetching targets failed; trying again", "topic", t, "partition", p, "err", err)
 			}
 		})
+		s.claim(ctx, fetches)
 		var touched []*account
 		fetches.EachTopic(func(t kgo.FetchTopic) {
 			channel := strings.TrimPrefix(t.Topic, schemas.TargetsPrefix)
@@ -270,46 +362,50 @@ func (s *Service) take(a *account, topic string, partition int32, records []*kgo
 		return
 	}
 	s.mu.Lock()
-	settled := s.settled[topic][partition]
+	came, ok := s.came[topic][partition]
 	s.mu.Unlock()
+	if !ok {
+		came.end, came.at = unknownEnd, time.Now()
+	}
 	var bad []*kgo.Record
+	var seqs []int64
 	a.mu.Lock()
-	p := a.partition(topic, partition, settled)
+	now := time.Now()
+	p := a.partition(topic, partition, came)
 	p.high = max(p.high, high)
 	for _, r := range records {
+		if r.Attrs.IsControl() {
+			p.Pass(r.Offset)
+			continue
+		}
 		if len(r.Value) == 0 {
-			a.removed(p, r.Offset, string(r.Key))
+			a.queue.Removed(p.Partition, r.Offset, string(r.Key))
 			continue
 		}
 		t, err := topics.DecodeTarget(r.Value)
 		if err == nil && (t.SKU == "" || t.Channel != a.id) {
 			err = fmt.Errorf("target of SKU %q for channel %q in topic %s", t.SKU, t.Channel, topic)
 		}
+		if err == nil && t.Write != nil && t.Write.Operation != write.UnspecifiedOperation && (t.Write.ID == "" || t.Write.Operation > write.Read) {
+			err = fmt.Errorf("granted write %q of SKU %q with operation %d", t.Write.ID, t.SKU, t.Write.Operation)
+		}
 		if err != nil {
-			p.next = max(p.next, r.Offset+1)
-			if r.Offset >= p.settled {
-				rej := s.deps.Codec.RejectedRecord(r, "undecodable", err.Error(), service, time.Now())
-				bad = append(bad, rej)
+			seq := p.Skip(r.Offset)
+			if r.Offset < came.settled {
+				p.Done(seq)
+				continue
 			}
+			seqs = append(seqs, seq) // the commit waits for the rejects, too
+			bad = append(bad, s.deps.Codec.RejectedRecord(r, "undecodable", err.Error(), service, now))
 			continue
 		}
-		external := t.ExternalID
-		if external == "" {
-			external = t.SKU
-		}
-		x := target{
-			quantity: int64(t.Quantity), levelVersion: t.LevelVersion, settingsVersion: t.SettingsVersion, sourceOffset: t.SourceOffset,
-			sold: int64(t.Sold - t.Restored), received: t.ReceivedAt, oldest: t.OldestReceivedAt, decided: t.DecidedAt, withdrawn: t.Withdrawn,
-		}
+		var span *trace.SpanContext
 		if sc := trace.SpanContextFromContext(telemetry.Extract(context.Background(), r)); sc.IsSampled() {
-			x.span = &sc
+			span = &sc
 		}
-		a.offer(p, r.Offset, t.SKU, external, x)
+		a.queue.Take(p.Partition, r.Offset, t, span, now)
 	}
-	var seqs []int64
-	for _, r := range bad { // the commit waits for the rejects, too
-		seqs = append(seqs, p.add(r.Offset))
-	}
+	a.flush()
 	a.mu.Unlock()
 	if len(bad) == 0 {
 		return
@@ -322,7 +418,7 @@ func (s *Service) take(a *account, topic string, partition int32, records []*kgo
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		for _, seq := range seqs {
-			p.done(seq)
+			p.Done(seq)
 		}
 	})
 }
@@ -398,7 +494,7 @@ func (s *Service) commit(ctx context.Context) error {
 	for _, a := range s.all() {
 		a.mu.Lock()
 		for _, p := range a.parts {
-			if to := p.commit(); to > p.stored {
+			if to := p.Commit(); to > p.stored {
 				if offsets[p.topic] == nil {
 					offsets[p.topic] = make(map[int32]kgo.EpochOffset)
 				}
@@ -456,7 +552,7 @@ func (s *Service) lookForTopics() {
 
 // assigned says whether partitions of the channel's topic are known. The caller holds mu.
 func (s *Service) assigned(channel string) bool {
-	return len(s.settled[schemas.TargetsTopic(channel)]) > 0
+	return len(s.came[schemas.TargetsTopic(channel)]) > 0
 }
 
 // giveUp leaves partitions to another member: nothing of them is sent from now on, and requests under way are waited for.
@@ -471,14 +567,17 @@ func (s *Service) giveUp(ctx context.Context, lost map[string][]int32, ours bool
 		}
 		for _, id := range ids {
 			a.mu.Lock()
-			p := a.revoke(id)
+			p := a.parts[id]
+			delete(a.parts, id)
+			a.queue.Revoke(id, time.Now())
+			a.flush()
 			a.mu.Unlock()
 			if p == nil {
 				continue
 			}
 			a.waitFor(ctx, p, s.cfg.Drain)
 			a.mu.Lock()
-			to := p.commit()
+			to := p.Commit()
 			a.mu.Unlock()
 			if to > p.stored {
 				if offsets[t] == nil {
@@ -495,15 +594,15 @@ func (s *Service) giveUp(ctx context.Context, lost map[string][]int32, ours bool
 	}
 }
 
-// waitFor waits until no request holds an item of the partition, at most d.
+// waitFor waits until no request holds an item of the partition and its results are durable, at most d.
 func (a *account) waitFor(ctx context.Context, p *partition, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	for {
 		a.mu.Lock()
-		n := p.underWay
+		busy := p.Busy()
 		a.mu.Unlock()
-		if n == 0 {
+		if !busy {
 			return
 		}
 		select {

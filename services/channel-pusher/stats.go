@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/onhand/onhand/services/channel-pusher/queue"
 	"github.com/onhand/onhand/stock/write"
 )
 
@@ -33,33 +34,7 @@ func latencyOf(h *hdrhistogram.Histogram) Latency {
 }
 
 // Counts is what became of targets and requests since the start.
-type Counts struct {
-	Applied    int64 // items the channel applied
-	Refused    int64 // items it refused for good
-	NotSent    int64 // items that needed no write: the channel is known to show them
-	Unknown    int64 // items whose outcome nobody told, before they were read back
-	Retries    int64 // items sent or read again
-	Superseded int64 // targets that a newer one replaced before they were settled
-	Requests   int64
-	Failures   int64 // requests that failed as a whole, throttled ones apart
-	Throttled  int64 // requests that the channel refused for their number
-	Sampled    int64 // items compared with what the channel shows
-	Drift      int64 // of these, found to differ and repaired
-}
-
-func (c *Counts) add(o *Counts) {
-	c.Applied += o.Applied
-	c.Refused += o.Refused
-	c.NotSent += o.NotSent
-	c.Unknown += o.Unknown
-	c.Retries += o.Retries
-	c.Superseded += o.Superseded
-	c.Requests += o.Requests
-	c.Failures += o.Failures
-	c.Throttled += o.Throttled
-	c.Sampled += o.Sampled
-	c.Drift += o.Drift
-}
+type Counts = queue.Counts
 
 // ChannelStats is the state of one channel account.
 type ChannelStats struct {
@@ -67,6 +42,7 @@ type ChannelStats struct {
 	Counts
 	SKUs      int   // known targets
 	Backlog   int   // targets queued, delayed or to be read back
+	InDoubt   int   // granted writes of unknown outcome, that are waited out and read
 	Lag       int64 // targets in Kafka and not taken in yet, as far as fetches have told
 	InFlight  int   // requests under way
 	Doubtful  int   // SKUs that may show too little until they have been looked at: they sold while a restart found out what is shown
@@ -92,6 +68,7 @@ type Stats struct {
 	Counts
 	Rejected int64 // targets that could not be read
 	Backlog  int
+	InDoubt  int
 	InFlight int
 	Doubtful int
 	Latency  Latency
@@ -108,14 +85,14 @@ type recent struct {
 	n    int
 }
 
-func (r *recent) add(out []outcome) {
+func (r *recent) add(out []queue.Outcome) {
 	if len(out) > recentPushes {
 		out = out[len(out)-recentPushes:]
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range out {
-		w := &out[i].res
+		w := &out[i].Result
 		p := Push{Channel: w.Channel, SKU: w.SKU, Quantity: int64(w.Quantity), Outcome: w.Outcome, Detail: w.ErrorCode, At: time.UnixMicro(max(w.AckedAt, w.SentAt))}
 		if w.ShownKnown {
 			p.Quantity = int64(w.Shown)
@@ -142,16 +119,15 @@ func (r *recent) list() []Push {
 func (a *account) snapshot(all *hdrhistogram.Histogram) ChannelStats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := a.stats
-	s.SKUs, s.InFlight, s.Doubtful, s.LastError = len(a.items), a.inFlight, a.doubtful, a.lastErr
-	for _, p := range a.parts {
-		s.Lag += max(0, p.high-p.next)
+	x := a.queue.State()
+	s := ChannelStats{
+		Channel: a.id, Counts: x.Counts, SKUs: x.SKUs, Backlog: x.Backlog, InDoubt: x.InDoubt, InFlight: x.InFlight, Doubtful: x.Doubtful, Paused: x.Paused,
+		Breaker: x.Breaker, LastError: x.LastError, Latency: latencyOf(a.queue.Latency()),
 	}
-	s.Backlog = a.ready.len() + a.later.len() + len(a.reads)
-	s.Paused = a.conf != nil && a.conf.Paused
-	s.Breaker = a.breaker.State().String()
-	s.Latency = latencyOf(a.latency)
-	all.Merge(a.latency)
+	for _, p := range a.parts {
+		s.Lag += max(0, p.high-p.Next())
+	}
+	all.Merge(a.queue.Latency())
 	return s
 }
 
@@ -168,12 +144,13 @@ func (s *Service) Latencies() *hdrhistogram.Histogram {
 }
 
 func (s *Service) statsAndLatencies() (Stats, *hdrhistogram.Histogram) {
-	all := hdrhistogram.New(1, maxLatency, 2)
+	all := hdrhistogram.New(1, queue.MaxLatency, 2)
 	out := Stats{Rejected: s.rejected.Load(), Recent: s.engine.recent.list()}
 	for _, a := range s.all() {
 		c := a.snapshot(all)
-		out.Counts.add(&c.Counts)
+		out.Counts.Add(&c.Counts)
 		out.Backlog += c.Backlog
+		out.InDoubt += c.InDoubt
 		out.InFlight += c.InFlight
 		out.Doubtful += c.Doubtful
 		out.Channels = append(out.Channels, c)
@@ -210,6 +187,7 @@ func (s *Service) meter(m metric.Meter) error {
 	rejected := counter("onhand_channel_pusher_rejected_records", "Targets that could not be read.")
 	backlog := gauge("onhand_channel_pusher_backlog_items", "Targets that wait to be written.")
 	lag := gauge("onhand_channel_pusher_lag_records", "Targets in Kafka and not taken in yet.")
+	inDoubt := gauge("onhand_channel_pusher_in_doubt_items", "Granted writes of unknown outcome, waited out before they are read.")
 	inFlight := gauge("onhand_channel_pusher_in_flight_requests", "Requests under way.")
 	p99, e := m.Float64ObservableGauge("onhand_channel_pusher_sync_latency_p99_seconds", metric.WithDescription("99th percentile since the start of acked_at - oldest_received_at."))
 	if e != nil {
@@ -244,10 +222,11 @@ func (s *Service) meter(m metric.Meter) error {
 			o.ObserveInt64(drift, c.Drift, at)
 			o.ObserveInt64(lag, c.Lag, at)
 			o.ObserveInt64(backlog, int64(c.Backlog), at)
+			o.ObserveInt64(inDoubt, int64(c.InDoubt), at)
 			o.ObserveInt64(inFlight, int64(c.InFlight), at)
 			o.ObserveFloat64(p99, c.Latency.P99.Seconds(), at)
 		}
 		return nil
-	}, writes, retries, superseded, requests, failures, throttled, drift, rejected, lag, backlog, inFlight, p99)
+	}, writes, retries, superseded, requests, failures, throttled, drift, rejected, lag, backlog, inDoubt, inFlight, p99)
 	return err
 }

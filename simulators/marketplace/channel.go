@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
@@ -75,6 +76,7 @@ var ErrNeverSold = errors.New("that line was never sold")
 
 // Write is one item of an inventory write: exactly one of Quantity and Delta, and Expected only beside Quantity.
 type Write struct {
+	ID       string `json:"id,omitempty"` // of the change: once applied, it is not applied again in any request
 	SKU      string `json:"sku"`
 	Quantity *int64 `json:"quantity,omitempty"`
 	Delta    *int64 `json:"delta,omitempty"`
@@ -173,6 +175,7 @@ type ChannelStats struct {
 const (
 	rememberedSales   = 1 << 18
 	rememberedRefused = 1 << 16
+	rememberedIDs     = 1 << 14
 	rememberedKeys    = 1 << 9 // half a minute of a busy channel: longer than anyone waits before trying again
 	maxQuantity       = 1_000_000_000
 )
@@ -203,6 +206,7 @@ type channel struct {
 	sales   window[uint64]
 	refused window[uint64]
 	answers answers
+	applied applied
 
 	out outbox
 }
@@ -211,6 +215,7 @@ func newChannel(id string, s *Server) *channel {
 	c := &channel{id: id, srv: s, shown: make(map[string]int64), stats: ChannelStats{Channel: id}}
 	c.rng = rand.New(rand.NewPCG(s.cfg.Seed, hash(id)))
 	c.sales.limit, c.refused.limit, c.answers.limit = rememberedSales, rememberedRefused, rememberedKeys
+	c.applied.keys.limit = rememberedIDs
 	c.out.init()
 	return c
 }
@@ -359,6 +364,9 @@ func (c *channel) write(dst []WriteResult, items []Write) []WriteResult {
 		r := WriteResult{SKU: w.SKU, Status: "refused", Shown: have}
 		next := have
 		switch {
+		case w.ID != "" && c.applied.has(w, &r):
+			dst = append(dst, r)
+			continue
 		case w.SKU == "":
 			r.Code, r.Message = CodeInvalid, "sku is empty"
 		case c.faults.ItemBusyRate > 0 && c.rng.Float64() < c.faults.ItemBusyRate:
@@ -385,6 +393,9 @@ func (c *channel) write(dst []WriteResult, items []Write) []WriteResult {
 			}
 			r.Shown = next
 			c.stats.Writes++
+			if w.ID != "" {
+				c.applied.put(w, &r)
+			}
 		} else {
 			c.stats.RefusedWrites++
 		}
@@ -451,6 +462,54 @@ func (w *window[K]) add(k K) bool {
 func (w *window[K]) has(k K) bool {
 	_, ok := w.set[k]
 	return ok
+}
+
+// applied remembers the changes that had an id of their own, and what was answered.
+type applied struct {
+	keys window[string]
+	by   map[string]appliedWrite
+}
+
+type appliedWrite struct {
+	asked uint64
+	shown int64
+}
+
+// asks is what a write asks for.
+func (w *Write) asks() uint64 {
+	number := func(n *int64) string {
+		if n == nil {
+			return ""
+		}
+		return strconv.FormatInt(*n, 10)
+	}
+	return hash(w.SKU, number(w.Quantity), number(w.Delta), number(w.Expected))
+}
+
+// has says whether the write was applied before, and gives the answer to it; an id that came with another change is refused.
+func (a *applied) has(w *Write, r *WriteResult) bool {
+	x, ok := a.by[w.ID]
+	if !ok {
+		return false
+	}
+	if x.asked != w.asks() {
+		r.Code, r.Message = CodeInvalid, "this id came with another change before"
+		return true
+	}
+	r.Status, r.Shown = "applied", x.shown
+	return true
+}
+
+func (a *applied) put(w *Write, r *WriteResult) {
+	if a.by == nil {
+		a.by = make(map[string]appliedWrite)
+	}
+	if len(a.keys.ring) == a.keys.limit {
+		delete(a.by, a.keys.ring[a.keys.next])
+	}
+	if a.keys.add(w.ID) {
+		a.by[w.ID] = appliedWrite{w.asks(), r.Shown}
+	}
 }
 
 // answers remembers the answer to each idempotency key, with a hash of what was asked.

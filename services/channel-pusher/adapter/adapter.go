@@ -19,6 +19,9 @@ type Account struct {
 
 // Item is one quantity to change. Exactly one of the operations, as the channel's API has it.
 type Item struct {
+	// ID names the change, the same in every request that carries it: where the API knows ids of items, a change that it has applied is not applied
+	// again. Empty when the change is made but once.
+	ID         string
 	ExternalID string // the SKU's id at the channel
 	Operation  catalog.Operation
 	Quantity   int64 // absolute, compare-and-set: units to show
@@ -60,6 +63,7 @@ type Capabilities struct {
 	MaxBatch    int   // most items in one request
 	MaxQuantity int64 // most units that can be shown; larger targets are clamped to it
 	ReadBack    bool  // Read works
+	ItemIDs     bool  // the API knows ids of items; without, only the request's key keeps it from being applied twice
 }
 
 // Can says whether op is among the operations.
@@ -75,7 +79,9 @@ func (c Capabilities) Can(op catalog.Operation) bool {
 // Adapter is one wire format. It is used by many goroutines at once.
 type Adapter interface {
 	Capabilities() Capabilities
-	// Write sends the items in one request and appends one result for each, in order, to dst. key is unique to the request. Items of one
+	// Write sends the items in one request and appends one result for each, in order, to dst. key is unique to the request: it
+	// keeps the request from being applied twice on its way. An item's own id, where it has one and the API knows them, keeps the item from being
+	// applied twice in different requests. Items of one
 	// request name different listings. An error is a *CallError and speaks of the request as a whole.
 	Write(ctx context.Context, a Account, key string, items []Item, dst []ItemResult) ([]ItemResult, error)
 	// Read asks what the channel shows and appends one value for each id, in order, to dst. An error is a *CallError.

@@ -47,6 +47,7 @@ func Run(t *testing.T, open func(t *testing.T) Channel) {
 	t.Run("full batch", func(t *testing.T) { fullBatch(t, open(t)) })
 	t.Run("read back", func(t *testing.T) { readBack(t, open(t)) })
 	t.Run("same key", func(t *testing.T) { sameKey(t, open(t)) })
+	t.Run("same id", func(t *testing.T) { sameID(t, open(t)) })
 	t.Run("troubles", func(t *testing.T) { troubles(t, open(t)) })
 }
 
@@ -180,6 +181,45 @@ func sameKey(t *testing.T, c Channel) {
 	}
 }
 
+// sameID holds that a change that was applied is not applied again in another request, beside others; and that one that was not is.
+func sameID(t *testing.T, c Channel) {
+	caps := c.Adapter().Capabilities()
+	if !caps.ItemIDs {
+		return
+	}
+	for i, item := range []adapter.Item{
+		{ID: "w-delta", ExternalID: "d", Operation: catalog.Delta, Delta: 2}, {ID: "w-set", ExternalID: "a", Operation: catalog.Absolute, Quantity: 7},
+		{ID: "w-cas", ExternalID: "c", Operation: catalog.CompareAndSet, Quantity: 7, Expected: 5},
+	} {
+		if !caps.Can(item.Operation) {
+			continue
+		}
+		c.Show(item.ExternalID, 5)
+		c.Trouble(Outage)
+		fails(t, c, adapter.Unavailable, item)
+		c.Trouble(Break) // applied, and nobody is told
+		fails(t, c, adapter.Uncertain, item)
+		c.Trouble(None)
+		if q, _ := c.Shown(item.ExternalID); q != 7 {
+			t.Errorf("%s: shows %d, want 7", item.ID, q)
+		}
+		c.Show(item.ExternalID, 4) // three units were sold
+		other := adapter.Item{ExternalID: fmt.Sprint("other", i), Operation: catalog.Absolute, Quantity: 9}
+		if !caps.Can(catalog.Absolute) {
+			other = item
+			other.ID, other.ExternalID = "", other.ExternalID+"-other"
+			c.Show(other.ExternalID, 5)
+		}
+		out := write(t, c, fmt.Sprint("again", i), other, item)
+		if out[0].Verdict != adapter.Applied || out[1].Verdict != adapter.Applied {
+			t.Errorf("%s: results %+v", item.ID, out)
+		}
+		if q, _ := c.Shown(item.ExternalID); q != 4 {
+			t.Errorf("%s: shows %d after the same change came again, want 4", item.ID, q)
+		}
+	}
+}
+
 func fails(t *testing.T, c Channel, kind adapter.Kind, items ...adapter.Item) *adapter.CallError {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -189,7 +229,7 @@ func fails(t *testing.T, c Channel, kind adapter.Kind, items ...adapter.Item) *a
 
 func failsAt(ctx context.Context, t *testing.T, c Channel, a adapter.Account, kind adapter.Kind, items ...adapter.Item) *adapter.CallError {
 	t.Helper()
-	_, err := c.Adapter().Write(ctx, a, fmt.Sprint("k", kind, len(items)), items, nil)
+	_, err := c.Adapter().Write(ctx, a, fmt.Sprint("k", kind, len(items), items[0].ID), items, nil)
 	var ce *adapter.CallError
 	if !errors.As(err, &ce) || ce.Kind != kind {
 		t.Errorf("error %v, want kind %s", err, kind)

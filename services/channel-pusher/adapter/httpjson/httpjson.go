@@ -1,8 +1,12 @@
 // Package httpjson is the generic adapter: JSON batches over HTTP with an answer per item, in all three operations, with idempotency keys and
 // read-back. A channel, or a bridge in front of one, that speaks it needs no adapter of its own.
 //
-//	POST <base>/inventory {"idempotency_key":"…","items":[{"sku":"A","quantity":5},{"sku":"B","delta":-2},{"sku":"C","quantity":5,"expected":3}]}
+//	POST <base>/inventory {"idempotency_key":"…","items":[{"sku":"A","quantity":5},{"id":"…","sku":"B","delta":-2},{"sku":"C","quantity":5,"expected":3}]}
 //	207 {"items":[{"sku":"A","status":"applied","shown":5},{"sku":"B","status":"refused","code":"not_listed","message":"…","shown":0}, …]}
+//
+// A request with a key that was answered before gets the same answer again and changes nothing. So does an item with an id that was applied before, in
+// whatever request it comes.
+//
 //	GET <base>/inventory?sku=A&sku=B → 200 {"items":[{"sku":"A","shown":5,"listed":true}, …]}
 package httpjson
 
@@ -46,7 +50,7 @@ func New(client *http.Client) *Adapter { return &Adapter{client} }
 func (*Adapter) Capabilities() adapter.Capabilities {
 	return adapter.Capabilities{
 		Operations: []catalog.Operation{catalog.Absolute, catalog.Delta, catalog.CompareAndSet},
-		MaxBatch:   maxBatch, MaxQuantity: maxQuantity, ReadBack: true,
+		MaxBatch:   maxBatch, MaxQuantity: maxQuantity, ReadBack: true, ItemIDs: true,
 	}
 }
 
@@ -298,7 +302,13 @@ func appendRequest(b []byte, key string, items []adapter.Item) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(b, `{"sku":`...)
+		b = append(b, '{')
+		if it.ID != "" {
+			b = append(b, `"id":`...)
+			b = appendString(b, it.ID)
+			b = append(b, ',')
+		}
+		b = append(b, `"sku":`...)
 		b = appendString(b, it.ExternalID)
 		switch it.Operation {
 		case catalog.Delta:

@@ -1,12 +1,15 @@
-package channelpusher
+package queue
 
 import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/onhand/onhand/stock/allocation"
+	"github.com/onhand/onhand/stock/catalog"
 )
 
-// target is what the pusher keeps of an allocation.Target.
+// target is what a queue keeps of an allocation.Target.
 type target struct {
 	quantity        int64
 	levelVersion    int64
@@ -17,7 +20,9 @@ type target struct {
 	oldest          int64 // earliest received_at of what is not yet acknowledged
 	decided         int64
 	withdrawn       bool
-	span            *trace.SpanContext // nil when not traced
+	inherited       bool                     // of a granted write: whoever had the partition before may have sent it
+	write           *allocation.GrantedWrite // nil in pooled mode
+	span            *trace.SpanContext       // nil when not traced
 }
 
 // older says whether t must not replace u.
@@ -28,6 +33,23 @@ func (t *target) older(u *target) bool {
 	return t.settingsVersion < u.settingsVersion
 }
 
+// grants says whether the target has a write to carry out under books.
+func (t *target) grants() bool {
+	return t.write != nil && t.write.Operation != catalog.UnspecifiedOperation
+}
+
+// operation is how an item under way was written.
+type operation struct {
+	id       string
+	kind     catalog.Operation
+	asked    int64 // what the channel shows if nothing was sold meanwhile
+	quantity int64
+	delta    int64
+	expected int64
+	anchored bool // expected was above belief: someone raised the number, so that belief starts anew
+	sentAt   int64
+}
+
 // place is where an item waits.
 type place uint8
 
@@ -35,20 +57,24 @@ const (
 	resting  place = iota // nothing to do
 	ready                 // in the ready heap
 	delayed               // in the delayed heap, until notBefore
-	toRead                // must be read back before it is written
+	toRead                // must be read before anything else
 	underWay              // in a request
 )
 
-// item is one SKU at one channel. It is guarded by its account's mutex.
+// item is one SKU at one channel.
 type item struct {
 	sku, external string
-	part          *partition
+	part          *Partition
 	target        target // the newest
 	seq           int64  // the newest target in part's tracker; -1 when it is settled
 	place         place
-	dirty         bool  // the newest target is not settled
-	gone          bool  // its partition went elsewhere, or the SKU was forgotten: touch nothing
-	changes       int64 // grows with each target and each write: a sample that began before is void
+	dirty         bool      // the newest target is not settled
+	grant         *grant    // the granted write that is being carried out; nil in pooled mode, and between two of them
+	clearAt       time.Time // before that, an earlier write of unknown outcome may land: no granted write is sent
+	held          bool      // its granted write waits for a pause to end, and is given up if it does not
+	most          int       // most items in its next request, 0 for no limit: one that it was in was malformed
+	gone          bool      // its partition went elsewhere, or the SKU was forgotten: touch nothing
+	changes       int64     // grows with each target and each write: a sample that began before is void
 
 	// what the channel is believed to show: shown, less the sales seen beyond basis
 	known        bool
@@ -85,6 +111,9 @@ func (it *item) belief() int64 { return max(0, it.shown-(it.target.sold-it.basis
 
 // urgency orders the ready heap: what must go down before what may go up, and scarce before plenty.
 func (it *item) urgency() (class, quantity int64) {
+	if g := it.grant; g != nil {
+		return g.urgency()
+	}
 	q := it.target.quantity
 	switch {
 	case q == 0:
@@ -204,52 +233,4 @@ func (l *queueByAge) remove(it *item) {
 		it.next.prev = it.prev
 	}
 	it.listed, it.prev, it.next = false, nil, nil
-}
-
-// partition follows which consumed targets are settled: every target before the commit offset is settled or superseded. It is guarded by its
-// account's mutex.
-type partition struct {
-	topic    string
-	id       int32
-	settled  int64 // the group's committed offset when the partition came: earlier targets are only remembered
-	next     int64 // offset after the last consumed record
-	high     int64 // end of the partition, as far as fetches have told
-	stored   int64 // last commit that succeeded
-	first    int64 // sequence number of open[0]
-	open     []openTarget
-	underWay int // items in requests
-	gone     bool
-}
-
-type openTarget struct {
-	offset int64
-	done   bool
-}
-
-// add opens a target and returns its sequence number.
-func (p *partition) add(offset int64) int64 {
-	p.open = append(p.open, openTarget{offset: offset})
-	return p.first + int64(len(p.open)) - 1
-}
-
-// done settles a target.
-func (p *partition) done(seq int64) {
-	if i := seq - p.first; i >= 0 && i < int64(len(p.open)) {
-		p.open[i].done = true
-	}
-}
-
-// commit is the offset before which everything is settled.
-func (p *partition) commit() int64 {
-	n := 0
-	for n < len(p.open) && p.open[n].done {
-		n++
-	}
-	p.open = p.open[n:]
-	p.first += int64(n)
-	if len(p.open) == 0 {
-		p.open = nil
-		return p.next
-	}
-	return p.open[0].offset
 }
