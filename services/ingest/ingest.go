@@ -45,16 +45,17 @@ type Deps struct {
 
 // Service takes orders, events and settings in. Its HTTP routes work while Run does.
 type Service struct {
-	cfg      Config
-	deps     Deps
-	tel      *telemetry.Telemetry
-	producer *kgo.Client
-	limiter  *apikey.Limiter
-	idem     *idempotency
-	seed     maphash.Seed
-	stats    counters
-	behind   behind // in orders.in
-	metrics  *instruments
+	cfg        Config
+	deps       Deps
+	tel        *telemetry.Telemetry
+	producer   *kgo.Client
+	limiter    *apikey.Limiter
+	idem       *idempotency
+	seed       maphash.Seed
+	stats      counters
+	behind     behind // in orders.in
+	watermarks watermarks
+	metrics    *instruments
 
 	applying sync.Mutex    // one change of the catalog at a time
 	peeking  chan struct{} // bounds readers of stock.rejected

@@ -12,6 +12,7 @@ import (
 
 	"github.com/onhand/onhand/platform/apikey"
 	"github.com/onhand/onhand/platform/problem"
+	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/services/ingest/internal/catalogfile"
 )
 
@@ -185,6 +186,19 @@ func (s *Service) describe(r chi.Router) huma.API {
 		Parameters:  intakeParams, RequestBody: &huma.RequestBody{Required: true, Content: items(EventDocument{})},
 		Responses: with(problems(refused{}, clone(intakeProblems)), "202", &huma.Response{Description: "Acknowledged by Kafka; in a batch, some items may have been rejected.", Content: answer(Receipt{}, jsonBody), Headers: replayed()}),
 	}, s.intakeRoute("/v1/events", readEvent))
+
+	s.route(api, apikey.Write, huma.Operation{
+		OperationID: "post-watermark", Method: http.MethodPost, Path: "/v1/channels/{channel}/watermark", Summary: "Say how far a channel's orders have been sent", Tags: []string{"Input"},
+		Description: "Every order that the channel took up to `until`, by its own clock, has been sent to POST /v1/orders and answered with 202: by this connector alone, or by all of the channel's connectors together. " +
+			"What a channel may still have sold unseen is known from it, so that a watermark that is early can oversell, and one that is late only keeps stock back. It never goes back: an older one is answered with the one in force. " +
+			"Orders in the topic " + schemas.OrdersIn + " count once the consumer group " + Group + " has committed them.",
+		Parameters:  []*huma.Param{{Name: "channel", In: "path", Required: true, Description: "Id of the channel.", Schema: text}},
+		RequestBody: &huma.RequestBody{Required: true, Content: answer(WatermarkDocument{}, jsonBody)},
+		Responses: with(problems(problem.Details{}, map[string]string{
+			"400": "The body is no JSON, or empty; or the channel's id is not valid.", "404": "The catalog has no such channel.", "413": "The body is too large.",
+			"415": "The form of the body is not supported.", "422": "until is missing, not a time, or ahead of Onhand's clock by more than five minutes.",
+		}), "202", &huma.Response{Description: "Acknowledged by Kafka in every partition, or older than the one in force.", Content: answer(WatermarkReceipt{}, jsonBody)}),
+	}, s.postWatermark)
 
 	dry := &huma.Param{Name: "dry_run", In: "query", Description: "Answers what would change, and changes nothing.", Schema: boolean}
 	s.route(api, apikey.Admin, huma.Operation{

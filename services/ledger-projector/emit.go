@@ -10,12 +10,14 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/services/ledger-projector/internal/hotview"
 	"github.com/onhand/onhand/stock/alert"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
+	"github.com/onhand/onhand/stock/order"
 	"github.com/onhand/onhand/topics"
 )
 
@@ -30,11 +32,16 @@ type outbox struct {
 	emitted int64     // output of events up to here is acknowledged
 	sent    int       // entries of the stored outbox that are acknowledged and not trimmed
 	broken  bool
-	idle    chan struct{} // closed when queue is empty; nil when nobody waits
+	idle    chan struct{} // closed when nothing is under way; nil when nobody waits
+
+	levelsEnd int64            // offset in stock.levels, same partition, after the last level that is acknowledged
+	passed    map[string]int64 // by channel: the newest watermark passed on
+	passing   int              // watermarks under way
 }
 
-func newOutbox(w *worker, emitted int64) *outbox {
-	return &outbox{w: w, failed: make(chan struct{}), emitted: emitted}
+// newOutbox begins with the offset up to which output is acknowledged, and the end of stock.levels then.
+func newOutbox(w *worker, emitted, levelsEnd int64) *outbox {
+	return &outbox{w: w, failed: make(chan struct{}), emitted: emitted, levelsEnd: levelsEnd, passed: make(map[string]int64)}
 }
 
 // output is what one batch emits.
@@ -45,6 +52,8 @@ type output struct {
 	values  []byte
 	records []*kgo.Record
 	left    int // not acknowledged yet; under box.mu
+
+	watermarks []order.Watermark // to be passed on once all is acknowledged
 }
 
 func (o *outbox) begin(last int64) *output { return &output{box: o, last: last} }
@@ -84,6 +93,9 @@ func (b *output) acknowledge(r *kgo.Record, err error) {
 		}
 		return
 	}
+	if r.Topic == schemas.StockLevels && r.Partition == o.w.partition {
+		o.levelsEnd = max(o.levelsEnd, r.Offset+1)
+	}
 	b.left--
 	o.settle()
 }
@@ -94,6 +106,7 @@ func (o *outbox) settle() {
 	for len(o.queue) > 0 && o.queue[0].left == 0 {
 		o.emitted = max(o.emitted, o.queue[0].last)
 		o.sent += o.queue[0].outbox
+		o.passOn(o.queue[0].watermarks)
 		o.queue[0] = nil
 		o.queue = o.queue[1:]
 		moved = true
@@ -104,9 +117,42 @@ func (o *outbox) settle() {
 	if o.emitted >= 0 {
 		o.w.s.client.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{schemas.StockEvents: {o.w.partition: {Epoch: -1, Offset: o.emitted + 1}}})
 	}
-	if len(o.queue) == 0 && o.idle != nil {
+	o.rest()
+}
+
+// rest tells who waits that nothing is under way. Under mu.
+func (o *outbox) rest() {
+	if len(o.queue) == 0 && o.passing == 0 && o.idle != nil {
 		close(o.idle)
 		o.idle = nil
+	}
+}
+
+// passOn tells the readers of this partition's levels how far the orders of a channel are in them: all levels of events before the watermarks are
+// acknowledged. One that is lost is made up for by the next, so that none is stored, and none holds the ledger up. Under mu, which keeps
+// their order.
+func (o *outbox) passOn(ws []order.Watermark) {
+	w := o.w
+	for i := range ws {
+		m := &ws[i]
+		if m.Until <= o.passed[m.Channel] {
+			continue
+		}
+		o.passed[m.Channel] = m.Until
+		m.LevelsOffset, m.AppliedAt = o.levelsEnd, time.Now().UnixMicro()
+		r := topics.Record(schemas.ChannelWatermarks, m.Channel, w.s.deps.Codec.AppendWatermark(nil, m))
+		kafka.ToPartition(r, w.partition)
+		o.passing++
+		// It neither waits nor calls back at once, which mu would not allow.
+		w.s.client.TryProduce(context.Background(), r, func(r *kgo.Record, err error) {
+			if err != nil && !errors.Is(err, kgo.ErrClientClosed) {
+				w.s.log.Warn("kafka did not take an order watermark; the channel's next one tells as much", "channel", string(r.Key), "partition", w.partition, "err", err)
+			}
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.passing--
+			o.rest()
+		})
 	}
 }
 
@@ -132,7 +178,7 @@ func (o *outbox) trimmed(n int) {
 // wait returns when all output is acknowledged, or some was refused, or ctx ended.
 func (o *outbox) wait(ctx context.Context) {
 	o.mu.Lock()
-	if len(o.queue) == 0 {
+	if len(o.queue) == 0 && o.passing == 0 {
 		o.mu.Unlock()
 		return
 	}

@@ -271,16 +271,20 @@ func (s *Service) assigned(ctx context.Context, offsets map[string]map[int32]kgo
 
 // end is the end offset of a partition of stock.events.
 func (s *Service) end(ctx context.Context, p int32) (int64, error) {
-	ends, err := kadm.NewClient(s.client).ListEndOffsets(ctx, schemas.StockEvents)
+	return s.endOf(ctx, schemas.StockEvents, p)
+}
+
+func (s *Service) endOf(ctx context.Context, topic string, p int32) (int64, error) {
+	ends, err := kadm.NewClient(s.client).ListEndOffsets(ctx, topic)
 	if err == nil {
 		err = ends.Error()
 	}
 	if err != nil {
-		return 0, fmt.Errorf("end offsets: %w", err)
+		return 0, fmt.Errorf("end offsets of %s: %w", topic, err)
 	}
-	o, ok := ends.Lookup(schemas.StockEvents, p)
+	o, ok := ends.Lookup(topic, p)
 	if !ok {
-		return 0, fmt.Errorf("end offset of partition %d is unknown", p)
+		return 0, fmt.Errorf("end offset of partition %d of %s is unknown: all topics by SKU have the same number of partitions", p, topic)
 	}
 	return o.Offset, nil
 }

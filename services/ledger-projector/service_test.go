@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -244,7 +245,11 @@ func same(a, b *ledger.Level) bool {
 	}
 	x, y := *a, *b
 	for _, l := range []*ledger.Level{&x, &y} {
-		l.AppliedAt, l.OldestReceivedAt = 0, 0
+		l.AppliedAt, l.OldestReceivedAt, l.PreviousVersion = 0, 0, 0
+		l.Sold = slices.Clone(l.Sold)
+		for i := range l.Sold {
+			l.Sold[i].EarliestAt = 0
+		}
 		if len(l.Locations) == 0 {
 			l.Locations = nil
 		}

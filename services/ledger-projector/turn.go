@@ -3,6 +3,7 @@ package ledgerprojector
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -12,6 +13,7 @@ import (
 	"github.com/onhand/onhand/services/ledger-projector/internal/hotview"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
+	"github.com/onhand/onhand/stock/order"
 )
 
 // gather is the longest that a batch waits for records that are in the log and not fetched yet: the larger a batch, the fewer writes an event costs.
@@ -297,6 +299,8 @@ func (w *worker) apply(t *turn, r *kgo.Record, e *event.Event) {
 		w.trace(t, r, e)
 	case ledger.Duplicate:
 		t.duplicates++
+	case ledger.Passed:
+		t.out.watermarks = append(t.out.watermarks, order.Watermark{Channel: strings.Clone(e.Channel), Until: e.OccurredAt, SourceOffset: r.Offset})
 	case ledger.Rejected:
 		t.rejected++
 		w.reject(t.out, r, res.Fault.Reason, res.Fault.Detail, b)

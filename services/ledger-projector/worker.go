@@ -218,6 +218,11 @@ func (w *worker) load() error {
 	if err != nil && !errors.Is(err, hotview.ErrDamaged) {
 		return err
 	}
+	// After the claim: whatever levels the last owner still knew to be acknowledged are below.
+	levelsEnd, endErr := s.endOf(ctx, schemas.StockLevels, w.partition)
+	if endErr != nil {
+		return endErr
+	}
 	log := s.log.With("partition", w.partition)
 	useful := err == nil && w.store.Fits(m, end)
 	if w.out != nil { // an earlier round in this process knows more
@@ -250,7 +255,7 @@ func (w *worker) load() error {
 	if m.Emitted == hotview.NoOffset && w.committed <= end {
 		w.quiet = w.committed // events below were emitted in an earlier life of this state
 	}
-	w.out = newOutbox(w, m.Emitted)
+	w.out = newOutbox(w, m.Emitted, levelsEnd)
 	if err := w.repair(m, entries); err != nil {
 		return err
 	}
