@@ -76,11 +76,20 @@ func (q *Queue) open(it *item, now time.Time) {
 	case q.ignoring:
 		q.giveUp(it, "no_channel", "nothing is written to the channel", now)
 	case q.paused():
-		it.held = true
-		q.delay(it, now.Add(pauseHold))
+		q.wait(it, now)
 	default:
 		q.enqueue(it, now)
 	}
+}
+
+// wait has a granted write wait for the end of a pause, and longer where what was sent before may land: so that it is not given up before that is over.
+func (q *Queue) wait(it *item, now time.Time) {
+	until := now.Add(pauseHold)
+	if it.clearAt.After(until) {
+		until = it.clearAt
+	}
+	it.held = true
+	q.delay(it, until)
 }
 
 // enqueue queues a granted write.
@@ -136,8 +145,7 @@ func (q *Queue) hold(now time.Time) {
 			continue
 		}
 		q.unqueue(it)
-		it.held = true
-		q.delay(it, now.Add(pauseHold))
+		q.wait(it, now)
 	}
 }
 
@@ -228,8 +236,7 @@ func (q *Queue) sendAgain(it *item, at time.Time, now time.Time) {
 	case q.ignoring:
 		q.giveUp(it, "no_channel", "nothing is written to the channel", now)
 	case q.paused():
-		it.held = true
-		q.delay(it, now.Add(pauseHold))
+		q.wait(it, now)
 	default:
 		q.delay(it, at)
 	}

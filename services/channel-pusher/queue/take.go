@@ -131,10 +131,12 @@ func (q *Queue) supersede(it *item, p *Partition, seq int64, x *target, now time
 		q.unqueue(it)
 		q.giveUp(it, "superseded", "a newer target came before it was sent", now)
 	case g.inherited && x.grants():
-		// The next write is granted only after what became of this one is known: whoever had the partition before has told it.
+		// The next write is granted only after what became of this one is known: whoever had the partition before has told it. It was sent, or given up,
+		// when nothing sent before could land any more.
 		q.unqueue(it)
 		q.settle(it.part, g.seq)
 		q.forgetGrant(it)
+		it.clearAt = time.Time{}
 	}
 	return true
 }
@@ -354,6 +356,9 @@ func (q *Queue) Stop(now time.Time) {
 
 // handOver closes the granted writes of an item that never left, so that nobody has to wonder whether they did.
 func (q *Queue) handOver(it *item, now time.Time) {
+	if it.clearAt.After(now) {
+		return // left open, it is in doubt after a restart, and that is waited out
+	}
 	g := it.grant
 	if it.dirty && it.target.grants() && (g == nil || it.seq != g.seq) {
 		q.notSent(it, &it.target, it.seq, "stopped", "the service stopped before it was sent")
