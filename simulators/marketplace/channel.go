@@ -122,6 +122,8 @@ type Faults struct {
 	ItemRefuseRate    float64 `json:"item_refuse_rate,omitempty"`
 	LostReports       float64 `json:"lost_reports,omitempty"`       // sales never reported, until asked again
 	DuplicatedReports float64 `json:"duplicated_reports,omitempty"` // sales reported twice
+	ClockSkewMS       float64 `json:"clock_skew_ms,omitempty"`      // the channel's clock is so much ahead; behind when negative
+	ListLagMS         float64 `json:"list_lag_ms,omitempty"`        // an order shows up in the order list so much later
 	Outage            bool    `json:"outage,omitempty"`             // the inventory API answers 503; customers go on buying
 }
 
@@ -138,11 +140,14 @@ func (f Faults) validate() error {
 	}
 	for name, v := range map[string]float64{
 		"latency_ms": f.LatencyMS, "jitter_ms": f.JitterMS, "slow_ms": f.SlowMS, "hold_ms": f.HoldMS, "rate_per_second": f.RatePerSecond,
-		"retry_after_s": float64(f.RetryAfterS), "burst": float64(f.Burst),
+		"retry_after_s": float64(f.RetryAfterS), "burst": float64(f.Burst), "list_lag_ms": f.ListLagMS,
 	} {
 		if !(v >= 0 && v <= 1e6) {
 			errs = append(errs, fmt.Errorf("%s %g: want 0 to 1000000", name, v))
 		}
+	}
+	if !(f.ClockSkewMS >= -1e6 && f.ClockSkewMS <= 1e6) {
+		errs = append(errs, fmt.Errorf("clock_skew_ms %g: want -1000000 to 1000000", f.ClockSkewMS))
 	}
 	return errors.Join(errs...)
 }
@@ -169,6 +174,8 @@ type ChannelStats struct {
 	RejectedReports int64  `json:"rejected_reports"` // records that Onhand refused for good
 	ReportRetries   int64  `json:"report_retries"`
 	LastReportError string `json:"last_report_error,omitempty"`
+
+	Watermark time.Time `json:"watermark,omitzero"` // up to when, by its own clock, the channel has told Onhand that all its sales are reported
 }
 
 // windows that are remembered per channel, so that memory stays bounded whatever is sold
@@ -208,7 +215,14 @@ type channel struct {
 	answers answers
 	applied applied
 
+	list orderList
+
 	out outbox
+}
+
+// now is the channel's clock. The caller holds mu.
+func (c *channel) now() time.Time {
+	return time.Now().Add(time.Duration(c.faults.ClockSkewMS * float64(time.Millisecond)))
 }
 
 func newChannel(id string, s *Server) *channel {
@@ -256,12 +270,18 @@ func (c *channel) sell(ctx context.Context, s *Sale) (SaleResult, error) {
 		return res, nil
 	}
 	c.stats.Sales++
+	placed := *s
+	if placed.PlacedAt.IsZero() {
+		placed.PlacedAt = c.now()
+	}
+	s = &placed
 	c.report(ordersPath, appendOrder(nil, c.id, s, res.Lines))
 	return res, nil
 }
 
 // report queues a record, unless this one is lost or doubled. The caller holds mu, so that reports keep the order of what happened.
 func (c *channel) report(path string, line []byte) {
+	c.list.add(c.now(), time.Now(), report{path, line})
 	if c.srv.target() == nil {
 		return
 	}
@@ -328,6 +348,9 @@ func (c *channel) cancel(ctx context.Context, x *Cancellation) error {
 		c.shown[x.SKU] += x.Quantity
 	}
 	c.stats.CancelledUnits += x.Quantity
+	if x.OccurredAt.IsZero() {
+		x.OccurredAt = c.now()
+	}
 	c.report(eventsPath, appendCancellation(nil, c.id, x))
 	return nil
 }
@@ -352,6 +375,9 @@ func (c *channel) giveBack(ctx context.Context, x *Return) error {
 		return nil
 	}
 	c.stats.ReturnedUnits += x.Quantity
+	if x.OccurredAt.IsZero() {
+		x.OccurredAt = c.now()
+	}
 	c.report(eventsPath, appendReturn(nil, c.id, x))
 	return nil
 }

@@ -4,5 +4,8 @@
 // and only then is reported to Onhand's public API, in order and until acknowledged. Inventory writes (absolute, delta, compare-and-set) come
 // back from Onhand over the same listener. [Faults] make a channel slow, limited, wrong or silent, as real ones are, from a seed.
 //
-// Every channel lives under its own path: /channels/<id>/inventory, /sales, /cancellations, /returns, /faults and /stats.
+// What was reported, and what was lost on the way, is also in the channel's order list, GET /channels/<id>/orders, for as long as it is
+// among the newest [rememberedOrders].
+//
+// Every channel lives under its own path: /channels/<id>/inventory, /orders, /sales, /cancellations, /returns, /faults and /stats.
 package marketplace

@@ -43,6 +43,7 @@ func (s *Server) Handler() http.Handler {
 	}
 	route("POST /channels/{ch}/inventory", (*channel).postInventory)
 	route("GET /channels/{ch}/inventory", (*channel).getInventory)
+	route("GET /channels/{ch}/orders", (*channel).getOrders)
 	route("POST /channels/{ch}/sales", (*channel).postSales)
 	route("POST /channels/{ch}/cancellations", (*channel).postCancellations)
 	route("POST /channels/{ch}/returns", (*channel).postReturns)

@@ -376,3 +376,117 @@ func BenchmarkSales(b *testing.B) {
 	_ = s.Stop(context.Background())
 	http.DefaultClient.CloseIdleConnections()
 }
+
+// TestWatermarksFollowAcknowledgedSales holds that a channel never tells Onhand of a moment before all its sales up to it are acknowledged, and
+// falls silent while a report is lost.
+func TestWatermarksFollowAcknowledgedSales(t *testing.T) {
+	var mu sync.Mutex
+	var early time.Time // moment of a sale that a watermark was ahead of
+	var marks []time.Time
+	placed := make(map[string]time.Time)
+	var known int
+	s, err := New(Config{Seed: 1, Watermarks: 2 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if strings.HasSuffix(r.URL.Path, "/watermark") {
+			var m struct{ Until time.Time }
+			if err := json.NewDecoder(r.Body).Decode(&m); err != nil || r.URL.Path != "/v1/channels/shop/watermark" {
+				t.Errorf("%s: %v", r.URL.Path, err)
+			}
+			for _, at := range placed {
+				if !at.After(m.Until) {
+					early = at
+				}
+			}
+			marks = append(marks, m.Until)
+			w.WriteHeader(http.StatusAccepted)
+			return
+		}
+		if known++; known%3 == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		d := json.NewDecoder(r.Body)
+		for {
+			var o struct {
+				ID       string
+				PlacedAt time.Time `json:"placed_at"`
+			}
+			if d.Decode(&o) != nil {
+				break
+			}
+			delete(placed, o.ID)
+		}
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	defer h.Close()
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Stop(t.Context()) }()
+	if err := s.ReportTo(h.URL, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Set("shop", "A", 1000); err != nil {
+		t.Fatal(err)
+	}
+	sell := func(id string) {
+		t.Helper()
+		mu.Lock()
+		placed[id] = time.Now()
+		mu.Unlock()
+		if res, err := s.Sell(t.Context(), "shop", Sale{ID: id, Currency: "EUR", Lines: []Line{{ID: "1", SKU: "A", Quantity: 1}}}); err != nil || !res.Lines[0].Sold {
+			t.Fatal(res, err)
+		}
+	}
+	for i := range 40 {
+		sell(fmt.Sprint("o", i))
+	}
+	after := func(at time.Time) func() bool {
+		return func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(marks) > 0 && marks[len(marks)-1].After(at)
+		}
+	}
+	wait(t, "watermark after the last sale", after(time.Now()))
+	if err := s.SetFaults("shop", Faults{LostReports: 1}); err != nil {
+		t.Fatal(err)
+	}
+	sell("lost")
+	mu.Lock()
+	delete(placed, "lost") // nobody waits for it
+	lostAt := time.Now()
+	mu.Unlock()
+	code, body := call(t, http.MethodGet, s.ChannelURL("shop")+"/orders?limit=500&since="+lostAt.Add(-time.Minute).UTC().Format(time.RFC3339Nano), "")
+	if code != 200 || strings.Count(body, `"lines"`) != 41 || !strings.Contains(body, `"id":"lost"`) {
+		t.Errorf("order list: %d, %d orders", code, strings.Count(body, `"lines"`))
+	}
+	if n, err := s.Redeliver("shop"); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	wait(t, "watermark after the lost sale", after(lostAt))
+	mu.Lock()
+	defer mu.Unlock()
+	if !early.IsZero() {
+		t.Errorf("a watermark came before the sale of %v was acknowledged", early)
+	}
+	for i := 1; i < len(marks); i++ {
+		if marks[i].Before(marks[i-1]) {
+			t.Errorf("%v after %v", marks[i], marks[i-1])
+		}
+	}
+}
+
+func wait(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}

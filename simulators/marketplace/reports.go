@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -38,6 +39,10 @@ type outbox struct {
 	rejected int64
 	retries  int64
 	lastErr  string
+
+	queued, settled int64     // records put and taken off since the start: what was queued first is settled first
+	watermark       time.Time // that Onhand has acknowledged last
+	refusedOrders   int64     // since the start: sales that Onhand will never know of
 }
 
 func (o *outbox) init() { o.changed = make(chan struct{}) }
@@ -51,6 +56,7 @@ func (o *outbox) put(r report) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pending = append(o.pending, r)
+	o.queued++
 	if len(o.pending) == 1 {
 		o.wake()
 	}
@@ -68,6 +74,7 @@ func (o *outbox) redeliver() int {
 	defer o.mu.Unlock()
 	n := len(o.lost)
 	o.pending = append(o.pending, o.lost...)
+	o.queued += int64(n)
 	o.lost = nil
 	o.wake()
 	return n
@@ -94,7 +101,7 @@ func (o *outbox) count(s *ChannelStats) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s.Reported, s.Unreported, s.LostReports = o.reported, int64(len(o.pending)), int64(len(o.lost))
-	s.RejectedReports, s.ReportRetries, s.LastReportError = o.rejected, o.retries, o.lastErr
+	s.RejectedReports, s.ReportRetries, s.LastReportError, s.Watermark = o.rejected, o.retries, o.lastErr, o.watermark
 }
 
 // next waits for something to report and returns the longest run for one path, at most limit.
@@ -124,6 +131,10 @@ func (o *outbox) next(ctx context.Context, limit int) ([]report, error) {
 func (o *outbox) done(n, rejected int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.settled += int64(n)
+	if o.pending[0].path == ordersPath {
+		o.refusedOrders += int64(rejected)
+	}
 	clear(o.pending[:n])
 	o.pending = o.pending[n:]
 	if len(o.pending) == 0 {
@@ -132,6 +143,30 @@ func (o *outbox) done(n, rejected int) {
 	o.reported += int64(n - rejected)
 	o.rejected += int64(rejected)
 	o.wake()
+}
+
+// mark is how many records were queued so far, and whether all that happened is among them or acknowledged already.
+func (o *outbox) mark() (queued int64, whole bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.queued, len(o.lost) == 0 && o.refusedOrders == 0
+}
+
+// passed waits until as many records as a mark counted are acknowledged, and says whether Onhand took all the sales among them.
+func (o *outbox) passed(ctx context.Context, queued int64) bool {
+	for {
+		o.mu.Lock()
+		settled, whole, changed := o.settled, o.refusedOrders == 0, o.changed
+		o.mu.Unlock()
+		if settled >= queued {
+			return whole
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 func (o *outbox) failed(err error) {
@@ -204,6 +239,59 @@ func (c *channel) deliver(ctx context.Context, batch []report) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// watermarkLoop tells Onhand, again and again until ctx ends, up to when it knows all the channel's sales: the channel's own clock, once all that was
+// queued by then is acknowledged. A channel that has lost a report says nothing until that is made up for: only a sweep of its order list
+// can tell then.
+func (c *channel) watermarkLoop(ctx context.Context) {
+	for sleep(ctx, c.srv.cfg.Watermarks) {
+		if c.srv.target() == nil {
+			continue
+		}
+		c.mu.Lock() // no sale is between its moment and its report
+		at := c.now()
+		queued, whole := c.out.mark()
+		c.mu.Unlock()
+		if !whole || !c.out.passed(ctx, queued) {
+			continue
+		}
+		if err := c.postWatermark(ctx, at); err != nil && ctx.Err() == nil {
+			c.out.failed(err)
+		}
+	}
+}
+
+// postWatermark tells Onhand once that it has all sales up to at.
+func (c *channel) postWatermark(ctx context.Context, at time.Time) error {
+	to := c.srv.target()
+	if to == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	body := append(at.UTC().AppendFormat([]byte(`{"until":"`), time.RFC3339Nano), '"', '}')
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to.url+"/v1/channels/"+url.PathEscape(c.id)+"/watermark", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if to.key != "" {
+		req.Header.Set("Authorization", "Bearer "+to.key)
+	}
+	resp, err := c.srv.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("watermark: %s: %s", resp.Status, text)
+	}
+	c.out.mu.Lock()
+	c.out.watermark = at
+	c.out.mu.Unlock()
+	return nil
 }
 
 // ack is what the simulators read of Onhand's answer to a batch.

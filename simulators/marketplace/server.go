@@ -35,6 +35,7 @@ type Config struct {
 	Reporters     int           // reports under way at once, over all channels; default 8
 	MaxUnreported int           // per channel, before sales wait; default 20,000
 	Gzip          bool          // compress reports
+	Watermarks    time.Duration // how often each channel tells Onhand up to when all its sales are reported; 0 never
 }
 
 // maxChannels bounds the memory that callers can take by naming channels.
@@ -178,6 +179,9 @@ func (s *Server) channel(id string) (*channel, error) {
 	c = newChannel(id, s)
 	s.channels[id] = c
 	s.wg.Go(func() { c.reportLoop(s.loops) })
+	if s.cfg.Watermarks > 0 {
+		s.wg.Go(func() { c.watermarkLoop(s.loops) })
+	}
 	return c, nil
 }
 
