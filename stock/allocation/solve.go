@@ -27,7 +27,7 @@ type Input struct {
 	Stock      []Stock
 	Unassigned Units    // sold, with no location yet
 	Channels   []Listed // each channel once
-	Bare       bool     // ignore what locations and the pool keep back: what there physically is
+	Bare       bool     // what there physically is: locations and the pool keep nothing back, and unassigned units come from where there is most
 }
 
 // maxScopes and maxSets bound the work on overlapping scopes that is done exactly.
@@ -44,6 +44,7 @@ type Solver struct {
 	pool  Units // Σ a over shared places, less unassigned
 	kept  Units // pool buffer that was there to keep
 	gone  Units // unassigned, not negative
+	apart Units // of gone, what each scope by itself is taken to lose
 	ch    []channel
 	order []int // channels by priority, then id
 
@@ -205,6 +206,9 @@ func (s *Solver) load(in *Input) {
 		}
 	}
 	s.gone = min(max(in.Unassigned, 0), MaxUnits)
+	if s.apart = s.gone; in.Bare {
+		s.apart = 0
+	}
 	s.pool = max(0, total-s.gone)
 	s.kept = min(in.Rules.PoolBuffer.value(0), s.pool)
 	if in.Bare {
@@ -217,7 +221,7 @@ func (s *Solver) load(in *Input) {
 		if c.scope < 0 || c.paused {
 			continue
 		}
-		f := min(s.n, s.scopes[c.scope].total-s.gone)
+		f := min(s.n, s.scopes[c.scope].total-s.apart)
 		c.limit = max(0, min(f-c.rules.Buffer.value(0), c.rules.Max.value(MaxUnits), s.capped(c.rules)))
 		if in.Channels[i].Reserve {
 			c.limit = min(c.limit, c.rules.Reserve.value(0))
@@ -337,7 +341,7 @@ func (s *Solver) addSet() {
 			set.cover += a
 		}
 	}
-	set.cover = max(0, set.cover-s.gone)
+	set.cover = max(0, set.cover-s.apart)
 	s.sets = append(s.sets, set)
 }
 
@@ -418,7 +422,7 @@ func (s *Solver) slack(k int) Units {
 	room := s.n - s.total()
 	switch {
 	case len(s.scopes) == 1:
-		room = min(room, s.scopes[0].total-s.gone-s.scopes[0].given)
+		room = min(room, s.scopes[0].total-s.apart-s.scopes[0].given)
 	case s.findSets():
 		for i := range s.sets {
 			if set := &s.sets[i]; set.members&(1<<k) != 0 {
@@ -426,7 +430,7 @@ func (s *Solver) slack(k int) Units {
 			}
 		}
 	default:
-		f := s.scopes[k].total - s.gone
+		f := s.scopes[k].total - s.apart
 		for i := range s.scopes {
 			if meet(s.sig[k*s.words:(k+1)*s.words], s.sig[i*s.words:(i+1)*s.words]) {
 				f -= s.scopes[i].given

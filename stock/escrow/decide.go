@@ -17,6 +17,7 @@ const (
 	lastRetry  int64 = 300_000_000 //
 	stuckAfter int64 = 900_000_000 // a watermark that does not move
 	stalled    int64 = 900_000_000 // a watermark too old to rely on
+	auditAfter int64 = 20_000_000  // exposure above what a channel is thought to show; doubled each time
 )
 
 // Decider decides. It keeps scratch memory between decisions and so is for one goroutine; zero is ready for use.
@@ -295,6 +296,9 @@ func (d *Decider) plan() {
 			l := allocation.Listed{Seller: p.offer.Seller, Paused: p.offer.Paused || b.retiring || b.Open() && !p.api.WayDown(), Margin: p.offer.Margin}
 			if in.Rules.Share == allocation.ByDemand {
 				l.Weight = Units(c.demand(in.Now) + sum/8 + milli) // nobody is left out for not having sold yet
+				if b.Exposure() > 0 {
+					l.Weight += l.Weight / 8 // what is somewhere stays there, if it makes little difference
+				}
 				top = max(top, int64(l.Weight))
 			}
 			d.input.Channels = append(d.input.Channels, l)
@@ -476,9 +480,7 @@ func (d *Decider) free(p *plan) bool {
 		}
 	}
 	if d.in.Now < b.retry {
-		if d.s.wake == 0 || b.retry < d.s.wake {
-			d.s.wake = b.retry
-		}
+		d.wakeAt(b.retry)
 		return false
 	}
 	return true
@@ -507,24 +509,62 @@ func (d *Decider) demanded(p *plan) {
 	case b.doubt && !b.Settling():
 		switch {
 		case api.Reads:
-			b.doubt = false
 			d.grant(p, exposure.Write{Operation: write.Read}, "look")
 		case api.quiesces():
-			b.doubt = false
 			d.grant(p, exposure.Write{Operation: write.Absolute}, "begin anew")
 		}
 	case !known:
 		if p.share == 0 && (b.Open() || b.Exposure() > 0) && api.quiesces() {
 			d.grant(p, exposure.Write{Operation: write.Absolute}, "stop")
-		} else if api.Reads && api.Operation != write.Absolute {
+		} else if api.Reads {
 			d.grant(p, exposure.Write{Operation: write.Read}, "look")
+		} else {
+			d.audit(p, 0)
 		}
+	case d.audit(p, shown):
 	case shown > 0 && p.share == 0 && (p.limit == 0 || p.b.retiring):
 		d.lower(p, 0, "stop")
 	case shown > p.limit+p.limit/10:
 		d.lower(p, min(p.limit, max(p.share, 0)), "limit")
 	case b.Open() && shown > p.share:
 		d.lower(p, p.share, "way down")
+	}
+}
+
+// audit looks at a channel whose exposure has for a while been other than what it is thought to show: sales at the time of a read and restocked cancellations
+// leave E too high, and room must not leak.
+func (d *Decider) audit(p *plan, shown Units) bool {
+	b := p.b
+	e := b.Exposure()
+	switch {
+	case b.Open() || b.Settling():
+		return false
+	case e == shown && !b.suspect:
+		b.audit, b.audits = 0, 0
+		return false
+	case b.audit == 0:
+		b.audit = d.in.Now + auditAfter<<min(b.audits, 6)
+	}
+	if d.in.Now < b.audit {
+		d.wakeAt(b.audit)
+		return false
+	}
+	b.audit = 0
+	b.audits++
+	switch {
+	case p.api.Reads:
+		b.suspect = false
+		return d.grant(p, exposure.Write{Operation: write.Read}, "look")
+	case p.api.quiesces() && (shown == 0 || b.suspect || e-shown > p.share/2):
+		b.suspect = false
+		return d.grant(p, exposure.Write{Operation: write.Absolute}, "begin anew")
+	}
+	return false
+}
+
+func (d *Decider) wakeAt(t int64) {
+	if d.s.wake == 0 || t < d.s.wake {
+		d.s.wake = t
 	}
 }
 
@@ -606,7 +646,10 @@ func (d *Decider) raise() {
 			}
 		case write.Absolute: // on top of all that is exposed
 			q := min(p.share-p.keep, d.room(p))
-			if e == 0 || known && q > shown+max(0, p.share/8) {
+			if !known {
+				shown = e
+			}
+			if e == 0 || q > shown+max(0, p.share/8) {
 				d.grant(p, exposure.Write{Operation: write.Absolute, Quantity: q}, "share")
 			}
 		}
@@ -626,7 +669,11 @@ func (d *Decider) lend() {
 		if _, flying, _ := p.b.InFlight(); flying {
 			continue
 		}
-		if p.at >= 0 && !p.b.retiring && p.share > 0 && e <= p.share/4 {
+		low := p.share / 4
+		if d.in.Rules.Share == allocation.ByPriority {
+			low = p.share * 3 / 4
+		}
+		if p.at >= 0 && !p.b.retiring && p.share > 0 && e <= low {
 			need += p.share - p.keep - e
 		}
 	}

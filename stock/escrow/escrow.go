@@ -201,7 +201,10 @@ type book struct {
 	retry    int64 // do not write before
 	doubt    bool  // E may be wrong: look, or begin anew
 	zeroed   bool  // unknown exposure: the way down has been acknowledged
+	suspect  bool  // a restock may have been overwritten before it was seen: E may be too high
 	stuck    bool  // said so already
+	audit    int64 // look then, if what it is thought to show is still not what it is exposed to; 0
+	audits   int   // done in a row
 
 	seller   int
 	offer    int // index in the input's offers; -1 when the channel no longer lists the SKU
@@ -327,7 +330,7 @@ func (s *SKU) Level(l *Level) bool {
 		expected += max(0, restored) - max(0, sold)
 		if restored > 0 {
 			b.Restocked(restored)
-			s.dirty = true
+			b.suspect, s.dirty, s.keep = true, true, true
 		}
 		if sold > 0 {
 			at := n.EarliestAt
@@ -376,6 +379,7 @@ func (s *SKU) Result(r *Result, skew int64) bool {
 		switch {
 		case w.Operation != write.Read:
 			raised = b.Applied(r.AckedAt+skew, r.Shown, r.ShownKnown)
+			b.doubt = b.doubt && w.Operation != write.Absolute
 		case r.ShownKnown:
 			raised, _ = b.Read(r.Shown, shownAt+skew)
 			b.doubt = false
@@ -385,11 +389,14 @@ func (s *SKU) Result(r *Result, skew int64) bool {
 		}
 		b.failures, b.stale = 0, 0
 	case write.Refused, write.NotSent:
-		b.NotApplied()
-		if r.ShownKnown {
-			raised, _ = b.Read(r.Shown, shownAt+skew)
-		} else if w.Operation == write.CompareAndSet && r.ErrorCode == Stale {
+		switch {
+		case r.ShownKnown:
+			raised = b.RefusedShowing(r.Shown, shownAt+skew)
+		case w.Operation == write.CompareAndSet && r.ErrorCode == Stale:
+			b.NotApplied()
 			b.Unknown() // only forgets what we thought it shows
+		default:
+			b.NotApplied()
 		}
 		if r.ErrorCode == Stale && r.Outcome == write.Refused {
 			b.stale++

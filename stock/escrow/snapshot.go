@@ -34,6 +34,7 @@ type ChannelSnapshot struct {
 	Stale          int
 	Retry          int64
 	Doubt          bool
+	Suspect        bool
 	Retiring       bool
 }
 
@@ -50,7 +51,7 @@ func (s *SKU) Snapshot() Snapshot {
 		if b := c.book; b != nil {
 			x.Booked, x.Books, x.ExternalID, x.Grant = true, b.State(), b.external, b.grant
 			x.Books.Fences = slices.Clone(x.Books.Fences)
-			x.Share, x.Failures, x.Stale, x.Retry, x.Doubt, x.Retiring = b.share, b.failures, b.stale, b.retry, b.doubt, b.retiring
+			x.Share, x.Failures, x.Stale, x.Retry, x.Doubt, x.Suspect, x.Retiring = b.share, b.failures, b.stale, b.retry, b.doubt, b.suspect, b.retiring
 		}
 	}
 	return out
@@ -71,7 +72,7 @@ func Restore(x *Snapshot) *SKU {
 		}
 		s.channels[i].book = &book{
 			Channel: exposure.Restore(c.Books), external: c.ExternalID, grant: c.Grant, share: c.Share, failures: c.Failures, stale: c.Stale, retry: c.Retry,
-			doubt: c.Doubt, retiring: c.Retiring, seller: -1, offer: -1,
+			doubt: c.Doubt, suspect: c.Suspect, retiring: c.Retiring, seller: -1, offer: -1,
 		}
 		if c.Grant != "" {
 			s.open++

@@ -127,7 +127,12 @@ func (c *Channel) Open() bool { return c.open }
 
 // Shown is what the channel is believed to show, and false when that is not known. It helps to choose a compare-and-set's expected value; the books do
 // not depend on it.
-func (c *Channel) Shown() (Units, bool) { return c.belief, c.known }
+func (c *Channel) Shown() (Units, bool) {
+	if c.e == 0 && !c.open && !c.inFlight { // it can show nothing then
+		return 0, true
+	}
+	return max(0, c.belief), c.known
+}
 
 // InFlight reports a write under way; unresolved one whose outcome is unknown until a read.
 func (c *Channel) InFlight() (w Write, inFlight, unresolved bool) {
@@ -160,7 +165,7 @@ func (c *Channel) Watermark() int64 { return c.watermark }
 // Sold books a sale that was seen: n units sold at soldAt. What was sold beyond E is returned: the channel broke the assumption that it sells only what it
 // shows, somebody raised its number by hand, or a restock is yet to be seen.
 func (c *Channel) Sold(n Units, soldAt int64) (breach Units) {
-	c.belief = max(0, c.belief-n)
+	c.belief -= n // below zero, a raise is yet to be acknowledged
 	c.seen += n
 	if !c.open {
 		c.e -= n
@@ -219,10 +224,10 @@ func (c *Channel) Applied(ackedAt int64, shown Units, shownKnown bool) (raised U
 	case write.CompareAndSet:
 		// It showed exactly the expected number, so no sale was forgotten: the write was an exact difference.
 		c.lower(w.Expected - w.Quantity)
-		c.belief, c.known = max(0, w.Quantity-moved), true
+		c.belief, c.known = w.Quantity-moved, true
 		raised = c.atLeast(w.Quantity - moved)
 	case write.Delta:
-		c.belief = max(0, c.belief+w.Delta)
+		c.belief += w.Delta
 		if d := -w.Delta; d > 0 {
 			if shownKnown && shown > 0 {
 				c.lower(d)
@@ -231,14 +236,14 @@ func (c *Channel) Applied(ackedAt int64, shown Units, shownKnown bool) (raised U
 			}
 		}
 	default:
-		c.belief, c.known = max(0, w.Quantity-moved), true
+		c.belief, c.known = w.Quantity-moved, true
 		if !shownKnown {
 			c.addFence(Fence{At: ackedAt, Raised: c.restocked, Shown: w.Quantity, Anchor: true})
 		}
 	}
 	if shownKnown {
 		shown = max(0, shown)
-		c.belief, c.known = max(0, shown-moved), true
+		c.belief, c.known = shown-moved, true
 		if w.Operation == write.Absolute || c.open || c.e > shown {
 			c.addFence(Fence{At: ackedAt, Raised: c.restocked, Shown: shown, Anchor: true})
 		}
@@ -275,21 +280,32 @@ func (c *Channel) Read(shown Units, at int64) (raised Units, ok bool) {
 	if c.inFlight && !c.unresolved && c.write.Operation != write.Read {
 		return 0, false
 	}
-	var moved Units
-	if c.inFlight {
-		moved = c.seen
+	return c.look(shown, at), true
+}
+
+// RefusedShowing is [Channel.NotApplied] with an answer that says what the channel shows, from a request that was sent before at; see [Channel.Read].
+func (c *Channel) RefusedShowing(shown Units, at int64) (raised Units) {
+	if !c.inFlight {
+		return 0
 	}
-	restocked := Units(0)
+	c.lower(c.write.raise())
+	return c.look(shown, at)
+}
+
+// look takes in what the channel showed at some time since the write was sent, if one is in flight. Sales and restocks seen since then may be in it, or come
+// on top of it.
+func (c *Channel) look(shown Units, at int64) (raised Units) {
+	var moved, restocked Units
 	if c.inFlight {
-		restocked = c.restocked // it may be in what was read, or come on top
+		moved, restocked = c.seen, c.restocked
 	}
 	c.inFlight, c.unresolved = false, false
 	shown = max(0, shown)
-	c.belief, c.known = max(0, shown-moved), true
+	c.belief, c.known = shown-moved, true
 	c.addFence(Fence{At: at, Raised: restocked, Shown: shown, Anchor: true})
 	raised = c.atLeast(shown - moved)
 	c.settle()
-	return raised, true
+	return raised
 }
 
 // Seen moves the channel's watermark: every order that it took up to w has been seen. A watermark never goes back. It reports whether a bound came into
