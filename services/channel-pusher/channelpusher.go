@@ -133,8 +133,10 @@ type Service struct {
 	tel      *telemetry.Telemetry
 	engine   *engine
 	client   *kgo.Client
-	closeAll func() // ends idle connections
-	stopped  context.CancelFunc
+	closeAll func()             // ends idle connections
+	stopped  context.CancelFunc // gives requests under way up
+	telling  context.Context    // ends when results that are not durable must be given up
+	silenced context.CancelFunc
 	metrics  metric.Registration
 	rejected atomic.Int64
 	joined   atomic.Bool
@@ -162,6 +164,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	store := &secrets{dir: cfg.SecretsDir}
 	flights, stopped := context.WithCancel(context.Background())
 	s.stopped = stopped
+	s.telling, s.silenced = context.WithCancel(context.Background())
 	s.engine = &engine{
 		cfg: cfg, out: s, adapters: map[string]adapter.Adapter{"http": httpjson.New(client)}, secret: store.get, tracer: s.tel.Tracer, log: s.tel.Log,
 		flights: flights,
@@ -283,6 +286,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer s.closeAll()
 	defer kafka.Close(s.client, leaveWithin)
 	defer s.stopped()
+	defer s.silenced()
 	defer func() { _ = s.metrics.Unregister() }() // fails only for a meter of another kind
 	if err := s.deps.Catalog.WaitReady(ctx); err != nil {
 		return nil // stopped before it began
@@ -303,12 +307,14 @@ func (s *Service) Run(ctx context.Context) error {
 	return s.drain()
 }
 
-// drain waits for requests under way and makes their results and offsets durable.
+// drain waits for requests under way and makes their results and offsets durable, each for a while. Granted writes that never left are told to be so.
 func (s *Service) drain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Drain)
 	defer cancel()
-	over := context.AfterFunc(ctx, s.stopped) // what still hangs then ends with an unknown outcome, and is not committed
-	defer over()
+	defer context.AfterFunc(ctx, s.stopped)() // what still hangs then ends with an unknown outcome, and is not committed
+	ctx2, cancel2 := context.WithTimeout(context.Background(), 2*s.cfg.Drain)
+	defer cancel2()
+	defer context.AfterFunc(ctx2, s.silenced)()
 	for _, a := range s.all() {
 		a.wg.Wait()
 		a.mu.Lock()
@@ -317,12 +323,10 @@ func (s *Service) drain() error {
 		a.mu.Unlock()
 		a.wg.Wait()
 	}
-	ctx, cancel2 := context.WithTimeout(context.Background(), s.cfg.Drain)
-	defer cancel2()
-	if err := s.client.Flush(ctx); err != nil {
+	if err := s.client.Flush(ctx2); err != nil {
 		return fmt.Errorf("write results could not be sent: %w", err)
 	}
-	if err := s.commit(ctx); err != nil {
+	if err := s.commit(ctx2); err != nil {
 		return fmt.Errorf("last offsets could not be committed; some targets will be written again: %w", err)
 	}
 	return nil
@@ -655,7 +659,7 @@ func (s *Service) produce(records []*kgo.Record) bool {
 		var wg sync.WaitGroup
 		wg.Add(len(records))
 		for _, r := range records {
-			s.client.Produce(s.engine.flights, r, func(r *kgo.Record, err error) {
+			s.client.Produce(s.telling, r, func(r *kgo.Record, err error) {
 				if err != nil {
 					mu.Lock()
 					failed, last = append(failed, &kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value, Headers: r.Headers}), err
@@ -668,12 +672,12 @@ func (s *Service) produce(records []*kgo.Record) bool {
 		if len(failed) == 0 {
 			return true
 		}
-		if s.engine.flights.Err() != nil {
+		if s.telling.Err() != nil {
 			return false
 		}
 		s.tel.Log.Error("results could not be written to Kafka; trying again", "records", len(failed), "err", last)
 		select {
-		case <-s.engine.flights.Done():
+		case <-s.telling.Done():
 			return false
 		case <-time.After(time.Second):
 		}
@@ -688,7 +692,7 @@ func (s *Service) alert(a alert.Alert) {
 		key = a.Channel
 	}
 	s.tel.Log.Warn(a.Message, "channel", a.Channel, "sku", a.SKU, "alert", a.ID)
-	s.client.TryProduce(s.engine.flights, topics.Record(schemas.StockAlerts, key, s.deps.Codec.AppendAlert(nil, &a)), func(_ *kgo.Record, err error) {
+	s.client.TryProduce(s.telling, topics.Record(schemas.StockAlerts, key, s.deps.Codec.AppendAlert(nil, &a)), func(_ *kgo.Record, err error) {
 		if err != nil {
 			s.tel.Log.Error("alert could not be written to Kafka", "alert", a.ID, "err", err)
 		}

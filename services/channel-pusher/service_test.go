@@ -377,3 +377,12 @@ func TestBadTargetsAreKeptAndPassed(t *testing.T) {
 		}
 	}
 }
+
+func mustWrite(t testing.TB, value []byte) *write.Result {
+	t.Helper()
+	x, err := topics.DecodeWrite(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}

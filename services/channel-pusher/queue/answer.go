@@ -3,6 +3,7 @@ package queue
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -22,6 +23,8 @@ func (q *Queue) AnswerWrite(j *Request, results []adapter.ItemResult, err error,
 	}
 	q.breaker.back(false, now)
 	q.lastErr = ""
+	q.report.Results = slices.Grow(q.report.Results, len(j.items))
+	q.report.settled = slices.Grow(q.report.settled, len(j.items))
 	var busy time.Duration
 	for i, it := range j.items {
 		it.part.underWay--

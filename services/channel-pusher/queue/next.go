@@ -181,6 +181,7 @@ func (q *Queue) takeWrites(j *Request, now time.Time) {
 	n := q.batch()
 	q.nextID++
 	j.Key = q.cfg.Instance + "-" + strconv.FormatInt(q.nextID, 36)
+	j.items, j.Items = make([]*item, 0, min(n, q.ready.len())), make([]adapter.Item, 0, min(n, q.ready.len()))
 	old := n / 8
 	if q.ready.len() <= n {
 		old = 0
