@@ -2,8 +2,8 @@ package schemas
 
 import onhandv1 "github.com/onhand/onhand/schemas/gen/onhand/v1"
 
-// KindFields says which fields of StockEvent a kind of event uses beside id, kind, sku, quantity, occurred_at_us, received_at_us and source,
-// which all have, except that a kind of a channel has neither sku nor quantity.
+// KindFields says which fields of StockEvent a kind of event uses beside id, kind, sku, quantity, occurred_at_us, received_at_us, source and
+// checked, which all have, except that a kind of a channel has neither sku nor quantity.
 type KindFields struct {
 	Kind      onhandv1.EventKind
 	Needs     []string // the ledger rejects the event without them

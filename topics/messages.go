@@ -45,7 +45,7 @@ func (c *Codec) AppendEvent(dst []byte, e *event.Event) []byte {
 		Quantity: int64(e.Quantity), UnitPrice: e.UnitPrice, UnitCost: e.UnitCost, Currency: e.Currency, ToLocation: e.ToLocation,
 		Reason: e.Reason, Disposition: onhandv1.Disposition(e.Disposition), Reference: e.Reference, ReservationId: e.ReservationID,
 		ExpiresAtUs: e.ExpiresAt, AsOfUs: e.AsOf, RestockedByChannel: e.RestockedByChannel, OccurredAtUs: e.OccurredAt,
-		ReceivedAtUs: e.ReceivedAt, Source: e.Source,
+		ReceivedAtUs: e.ReceivedAt, Source: e.Source, Checked: e.Checked,
 	}
 	return c.appendMessage(dst, "StockEvent", &m)
 }
@@ -78,7 +78,7 @@ func (r *EventReader) Read(value []byte, e *event.Event) error {
 		Quantity: event.Units(m.Quantity), UnitPrice: m.UnitPrice, UnitCost: m.UnitCost, Currency: m.Currency, ToLocation: m.ToLocation,
 		Reason: m.Reason, Disposition: event.Disposition(disposition), Reference: m.Reference, ReservationID: m.ReservationId,
 		ExpiresAt: m.ExpiresAtUs, AsOf: m.AsOfUs, RestockedByChannel: m.RestockedByChannel, OccurredAt: m.OccurredAtUs,
-		ReceivedAt: m.ReceivedAtUs, Source: m.Source,
+		ReceivedAt: m.ReceivedAtUs, Source: m.Source, Checked: m.Checked,
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func (c *Codec) AppendLevel(dst []byte, l *ledger.Level) []byte {
 	m := onhandv1.StockLevel{
 		Sku: l.SKU, Version: l.Version, SourceOffset: l.SourceOffset, Unassigned: int64(l.Unassigned), Available: int64(l.Available()),
 		EventId: l.EventID, EventKind: onhandv1.EventKind(l.EventKind), ReceivedAtUs: l.ReceivedAt, OldestReceivedAtUs: l.OldestReceivedAt,
-		AppliedAtUs: l.AppliedAt, PreviousVersion: l.PreviousVersion, Sold: channelUnits(l.Sold), Restored: channelUnits(l.Restored),
+		AppliedAtUs: l.AppliedAt, PreviousVersion: l.PreviousVersion, Generation: l.Generation, Sold: channelUnits(l.Sold), Restored: channelUnits(l.Restored),
 	}
 	locations := make([]onhandv1.LocationLevel, len(l.Locations)) // one allocation for all
 	m.Locations = make([]*onhandv1.LocationLevel, len(l.Locations))
@@ -96,6 +96,7 @@ func (c *Codec) AppendLevel(dst []byte, l *ledger.Level) []byte {
 		s, d := &l.Locations[i], &locations[i]
 		d.Location, d.OnHand, d.Committed, d.Held = s.Location, int64(s.OnHand), int64(s.Committed), int64(s.Held)
 		d.Inbound, d.Unsellable, d.SafetyStock, d.Available = int64(s.Inbound), int64(s.Unsellable), int64(s.Safety), int64(s.Available())
+		d.MovedAtUs, d.CountedAsOfUs, d.CountsFromUs = s.MovedAt, s.CountedAsOf, s.CountsFrom
 		m.Locations[i] = d
 	}
 	return c.appendMessage(dst, "StockLevel", &m)
@@ -132,13 +133,14 @@ func DecodeLevel(value []byte) (*ledger.Level, error) {
 	l := &ledger.Level{
 		SKU: m.Sku, Version: m.Version, SourceOffset: m.SourceOffset, Unassigned: ledger.Units(m.Unassigned), EventID: m.EventId,
 		EventKind: event.Kind(m.EventKind), ReceivedAt: m.ReceivedAtUs, OldestReceivedAt: m.OldestReceivedAtUs, AppliedAt: m.AppliedAtUs,
-		PreviousVersion: m.PreviousVersion,
-		Sold:            ledgerUnits(m.Sold), Restored: ledgerUnits(m.Restored), Locations: make([]ledger.LocationLevel, len(m.Locations)),
+		PreviousVersion: m.PreviousVersion, Generation: m.Generation,
+		Sold: ledgerUnits(m.Sold), Restored: ledgerUnits(m.Restored), Locations: make([]ledger.LocationLevel, len(m.Locations)),
 	}
 	for i, s := range m.Locations {
 		l.Locations[i] = ledger.LocationLevel{
 			Location: s.Location, OnHand: ledger.Units(s.OnHand), Committed: ledger.Units(s.Committed), Held: ledger.Units(s.Held),
 			Inbound: ledger.Units(s.Inbound), Unsellable: ledger.Units(s.Unsellable), Safety: ledger.Units(s.SafetyStock),
+			MovedAt: s.MovedAtUs, CountedAsOf: s.CountedAsOfUs, CountsFrom: s.CountsFromUs,
 		}
 	}
 	return l, nil
@@ -356,8 +358,22 @@ type Setting struct {
 	Channel   *catalog.Channel
 	Location  *catalog.Location
 	Rule      *catalog.Rule
+	Policy    *catalog.Policy
 	AppliedAt int64
 	AppliedBy string
+}
+
+// The words of an intake policy.
+const (
+	accept = "accept"
+	reject = "reject"
+)
+
+func verdict(rejects bool) string {
+	if rejects {
+		return reject
+	}
+	return accept
 }
 
 // Key is the record key of the setting: kind/id.
@@ -367,6 +383,8 @@ func (s *Setting) Key() string {
 		return "channel/" + s.Channel.ID
 	case s.Location != nil:
 		return "location/" + s.Location.ID
+	case s.Policy != nil:
+		return "policy/" + catalog.IntakePolicy
 	default:
 		return "rule/" + s.Rule.ID
 	}
@@ -401,6 +419,9 @@ func (c *Codec) AppendSetting(dst []byte, s *Setting) []byte {
 			Priority: r.Priority, Weight: (*int64)(r.Weight), Paused: r.Paused, Mode: r.Mode, PoolBuffer: (*int64)(r.PoolBuffer),
 			Rounding: r.Rounding,
 		}}
+	case s.Policy != nil:
+		m.Kind, m.Id = "policy", catalog.IntakePolicy
+		m.Spec = &onhandv1.Setting_Policy{Policy: &onhandv1.IntakePolicy{UnknownSkus: verdict(s.Policy.RejectSKUs), UnknownLocations: verdict(s.Policy.RejectLocations)}}
 	}
 	return c.appendMessage(dst, "Setting", &m)
 }
@@ -441,6 +462,8 @@ func DecodeSetting(value []byte) (*Setting, error) {
 		if w := r.Match; w != nil {
 			s.Rule.Match = catalog.Match{Channel: w.Channel, SKU: w.Sku, Brand: w.Brand, Category: w.Category}
 		}
+	case *onhandv1.Setting_Policy:
+		s.Policy = &catalog.Policy{RejectSKUs: spec.Policy.UnknownSkus == reject, RejectLocations: spec.Policy.UnknownLocations == reject}
 	default:
 		return nil, fmt.Errorf("decode setting %s/%s: it holds no kind this version knows", m.Kind, m.Id)
 	}

@@ -151,13 +151,16 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	law(t, "order", values[order.Order](), (*topics.Codec).AppendOrder, topics.DecodeOrder)
 	law(t, "setting", rapid.Custom(func(rt *rapid.T) topics.Setting {
 		s := topics.Setting{AppliedAt: rapid.Int64().Draw(rt, "applied at"), AppliedBy: rapid.String().Draw(rt, "applied by")}
-		switch rapid.IntRange(0, 2).Draw(rt, "kind") {
+		switch rapid.IntRange(0, 3).Draw(rt, "kind") {
 		case 0:
 			v := values[catalog.Channel]().Draw(rt, "channel")
 			s.Channel = &v
 		case 1:
 			v := values[catalog.Location]().Draw(rt, "location")
 			s.Location = &v
+		case 2:
+			v := values[catalog.Policy]().Draw(rt, "policy")
+			s.Policy = &v
 		default:
 			v := values[catalog.Rule]().Draw(rt, "rule")
 			s.Rule = &v

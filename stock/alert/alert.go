@@ -8,12 +8,13 @@ type Kind uint8
 
 // The kinds.
 const (
-	Unspecified  Kind = iota
-	Oversold          // available fell below zero
-	Drift             // a channel shows something else than it should
-	ChannelStuck      // a channel takes no writes
-	Anomaly           // applied, but makes little sense beside what is known
-	Reorder           // stock fell to its reorder point
+	Unspecified    Kind = iota
+	Oversold            // available fell below zero
+	Drift               // a channel shows something else than it should
+	ChannelStuck        // a channel takes no writes
+	Anomaly             // applied, but makes little sense beside what is known
+	Reorder             // stock fell to its reorder point
+	LedgerMismatch      // Redis does not hold what the ledger stored
 )
 
 // Alert is one notice: what stock.alerts carries. The same ID is the same alert.

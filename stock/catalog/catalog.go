@@ -117,10 +117,20 @@ type Listing struct {
 	Components []Component
 }
 
+// IntakePolicy is the id of the one setting of kind policy.
+const IntakePolicy = "intake"
+
+// Policy says what becomes of input that names what the catalog does not know. The zero value accepts it.
+type Policy struct {
+	RejectSKUs      bool // without a listing
+	RejectLocations bool // without a setting
+}
+
 // Settings is the whole small catalog: every service holds all of it. Maps are by id.
 type Settings struct {
 	Version   int64 // grows with every change
 	Channels  map[string]*Channel
 	Locations map[string]*Location
 	Rules     map[string]*Rule
+	Policy    Policy
 }

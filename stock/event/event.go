@@ -125,4 +125,5 @@ type Event struct {
 	Kind               Kind
 	Disposition        Disposition
 	RestockedByChannel bool
+	Checked            bool // ingest held it against the catalog, and the brand's policy let it in
 }

@@ -47,6 +47,10 @@ func shelves(p *Partition) map[string]Level {
 	out := levels(p)
 	for k, l := range out {
 		l.SourceOffset, l.EventID, l.EventKind, l.ReceivedAt = 0, "", 0, 0
+		for i := range l.Locations {
+			at := &l.Locations[i]
+			at.MovedAt, at.CountedAsOf, at.CountsFrom = 0, 0, 0
+		}
 		out[k] = l
 	}
 	return out
@@ -443,7 +447,7 @@ func (m *model) level() string {
 	}
 	l := Level{Unassigned: fill[0][""]}
 	for _, loc := range slices.Sorted(maps.Keys(rows)) {
-		l.Locations = append(l.Locations, LocationLevel{loc, onHand[loc], fill[0][loc], fill[1][loc], fill[2][loc], unsellable[loc], safety[loc]})
+		l.Locations = append(l.Locations, LocationLevel{Location: loc, OnHand: onHand[loc], Committed: fill[0][loc], Held: fill[1][loc], Inbound: fill[2][loc], Unsellable: unsellable[loc], Safety: safety[loc]})
 	}
 	for _, c := range slices.Sorted(maps.Keys(sold)) {
 		l.Sold = append(l.Sold, ChannelUnits{Channel: c, Units: sold[c]})
@@ -694,6 +698,9 @@ func TestRestoredGoesOnAsBefore(t *testing.T) {
 		}
 		if *part.Digest() != *whole.Digest() {
 			t.Fatal("the digest kept along differs from the one of an unbroken fold")
+		}
+		if got, want := part.Memory(), whole.Memory(); got != want {
+			t.Fatalf("%+v is remembered, want %+v", got, want)
 		}
 		gi, gn := part.Remembered()
 		wi, wn := whole.Remembered()

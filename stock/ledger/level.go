@@ -14,6 +14,10 @@ type LocationLevel struct {
 	Inbound    Units // ordered or in transit to here
 	Unsellable Units // damaged, in repair, in quarantine
 	Safety     Units // never offered
+
+	MovedAt     int64 // latest moment at which on hand moved
+	CountedAsOf int64 // moment the newest count speaks of
+	CountsFrom  int64 // counts as of before this moment are refused
 }
 
 // Available is what the location can still sell: on hand − committed − held − safety stock. Negative is an oversell.
@@ -43,6 +47,7 @@ type Level struct {
 	OldestReceivedAt int64 // earliest of the events since the level emitted before
 	AppliedAt        int64
 	PreviousVersion  int64 // of the record emitted before this one; 0 when not known
+	Generation       int64 // how often the ledger was rebuilt: a level of a later one replaces those of earlier ones
 }
 
 // Available is the sum over all locations, less what is committed without one.

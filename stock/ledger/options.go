@@ -56,6 +56,30 @@ func (o Options) String() string {
 	return fmt.Sprintf("rules=%d window=%s count=%s open=%s max=%d", rules, o.Window, o.CountWindow, o.OpenWindow, o.MaxQuantity)
 }
 
+// ParseOptions reads what String wrote.
+func ParseOptions(s string) (Options, error) {
+	var o Options
+	var window, count, open string
+	var by int
+	if _, err := fmt.Sscanf(s, "rules=%d window=%s count=%s open=%s max=%d", &by, &window, &count, &open, &o.MaxQuantity); err != nil {
+		return Options{}, fmt.Errorf("fold options %q: %w", s, err)
+	}
+	for _, x := range []struct {
+		text string
+		to   *time.Duration
+	}{{window, &o.Window}, {count, &o.CountWindow}, {open, &o.OpenWindow}} {
+		d, err := time.ParseDuration(x.text)
+		if err != nil {
+			return Options{}, fmt.Errorf("fold options %q: %w", s, err)
+		}
+		*x.to = d
+	}
+	if got := o.String(); got != s {
+		return Options{}, fmt.Errorf("fold options %q: they are of another version of Onhand", s)
+	}
+	return o, o.Validate()
+}
+
 func (o Options) withDefaults() Options {
 	if o.Window == 0 {
 		o.Window = DefaultWindow

@@ -178,6 +178,7 @@ func (p *Partition) Level(s *SKU, appliedAt int64, dst *Level) {
 		dst.Locations = append(dst.Locations, LocationLevel{
 			Location: p.locations.names[h.loc], OnHand: Units(h.v[OnHand]), Committed: Units(h.v[Committed]), Held: Units(h.v[Held]),
 			Inbound: Units(h.v[Inbound]), Unsellable: Units(h.v[Unsellable]), Safety: Units(h.v[Safety]),
+			MovedAt: h.v[MovedAt], CountedAsOf: h.v[CountedAsOf], CountsFrom: h.v[CountsFrom],
 		})
 	}
 }

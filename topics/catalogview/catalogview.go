@@ -205,6 +205,11 @@ func (v *View) apply(r *kgo.Record, next *catalog.Settings, change *Change) erro
 		next.Locations = with(next.Locations, id, s.Location)
 	case "rule":
 		next.Rules = with(next.Rules, id, s.Rule)
+	case "policy":
+		next.Policy = catalog.Policy{}
+		if s.Policy != nil {
+			next.Policy = *s.Policy
+		}
 	default:
 		return fmt.Errorf("setting kind %q is not known to this version", kind)
 	}

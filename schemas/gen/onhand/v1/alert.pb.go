@@ -37,6 +37,8 @@ const (
 	AlertKind_ALERT_KIND_ANOMALY AlertKind = 4
 	// Stock fell to its reorder point.
 	AlertKind_ALERT_KIND_REORDER AlertKind = 5
+	// Redis does not hold what the ledger stored: it was changed by somebody else, or lost data.
+	AlertKind_ALERT_KIND_LEDGER_MISMATCH AlertKind = 6
 )
 
 // Enum value maps for AlertKind.
@@ -48,14 +50,16 @@ var (
 		3: "ALERT_KIND_CHANNEL_STUCK",
 		4: "ALERT_KIND_ANOMALY",
 		5: "ALERT_KIND_REORDER",
+		6: "ALERT_KIND_LEDGER_MISMATCH",
 	}
 	AlertKind_value = map[string]int32{
-		"ALERT_KIND_UNSPECIFIED":   0,
-		"ALERT_KIND_OVERSOLD":      1,
-		"ALERT_KIND_DRIFT":         2,
-		"ALERT_KIND_CHANNEL_STUCK": 3,
-		"ALERT_KIND_ANOMALY":       4,
-		"ALERT_KIND_REORDER":       5,
+		"ALERT_KIND_UNSPECIFIED":     0,
+		"ALERT_KIND_OVERSOLD":        1,
+		"ALERT_KIND_DRIFT":           2,
+		"ALERT_KIND_CHANNEL_STUCK":   3,
+		"ALERT_KIND_ANOMALY":         4,
+		"ALERT_KIND_REORDER":         5,
+		"ALERT_KIND_LEDGER_MISMATCH": 6,
 	}
 )
 
@@ -428,14 +432,15 @@ const file_onhand_v1_alert_proto_rawDesc = "" +
 	"\vrejected_by\x18\t \x01(\tR\n" +
 	"rejectedBy\x12\x13\n" +
 	"\x05at_us\x18\n" +
-	" \x01(\x03R\x04atUs*\xa4\x01\n" +
+	" \x01(\x03R\x04atUs*\xc4\x01\n" +
 	"\tAlertKind\x12\x1a\n" +
 	"\x16ALERT_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ALERT_KIND_OVERSOLD\x10\x01\x12\x14\n" +
 	"\x10ALERT_KIND_DRIFT\x10\x02\x12\x1c\n" +
 	"\x18ALERT_KIND_CHANNEL_STUCK\x10\x03\x12\x16\n" +
 	"\x12ALERT_KIND_ANOMALY\x10\x04\x12\x16\n" +
-	"\x12ALERT_KIND_REORDER\x10\x05B9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
+	"\x12ALERT_KIND_REORDER\x10\x05\x12\x1e\n" +
+	"\x1aALERT_KIND_LEDGER_MISMATCH\x10\x06B9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
 
 var (
 	file_onhand_v1_alert_proto_rawDescOnce sync.Once

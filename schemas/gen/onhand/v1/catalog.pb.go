@@ -575,7 +575,7 @@ func (x *AllocationRule) GetRounding() string {
 // Setting is one entry of the catalog. Topic catalog.settings, key kind/id, compacted; a null value deletes it.
 type Setting struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// channel, location or rule.
+	// channel, location, rule or policy.
 	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Id within the kind.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
@@ -586,6 +586,7 @@ type Setting struct {
 	//	*Setting_Channel
 	//	*Setting_Location
 	//	*Setting_Rule
+	//	*Setting_Policy
 	Spec isSetting_Spec `protobuf_oneof:"spec"`
 	// When it was applied (Onhand's clock), microseconds.
 	AppliedAtUs int64 `protobuf:"varint,6,opt,name=applied_at_us,json=appliedAtUs,proto3" json:"applied_at_us,omitempty"`
@@ -673,6 +674,15 @@ func (x *Setting) GetRule() *AllocationRule {
 	return nil
 }
 
+func (x *Setting) GetPolicy() *IntakePolicy {
+	if x != nil {
+		if x, ok := x.Spec.(*Setting_Policy); ok {
+			return x.Policy
+		}
+	}
+	return nil
+}
+
 func (x *Setting) GetAppliedAtUs() int64 {
 	if x != nil {
 		return x.AppliedAtUs
@@ -706,11 +716,18 @@ type Setting_Rule struct {
 	Rule *AllocationRule `protobuf:"bytes,5,opt,name=rule,proto3,oneof"`
 }
 
+type Setting_Policy struct {
+	// What becomes of input that names what the catalog does not know.
+	Policy *IntakePolicy `protobuf:"bytes,8,opt,name=policy,proto3,oneof"`
+}
+
 func (*Setting_Channel) isSetting_Spec() {}
 
 func (*Setting_Location) isSetting_Spec() {}
 
 func (*Setting_Rule) isSetting_Spec() {}
+
+func (*Setting_Policy) isSetting_Spec() {}
 
 // ChannelListing is one SKU as one channel sells it.
 type ChannelListing struct {
@@ -976,6 +993,61 @@ func (x *Listing) GetAppliedBy() string {
 	return ""
 }
 
+// IntakePolicy says what becomes of input that names what the catalog does not know. The setting with kind policy and id intake.
+type IntakePolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SKUs without a listing: accept or reject. Empty is accept.
+	UnknownSkus string `protobuf:"bytes,1,opt,name=unknown_skus,json=unknownSkus,proto3" json:"unknown_skus,omitempty"`
+	// Locations without a setting: accept or reject. Empty is accept.
+	UnknownLocations string `protobuf:"bytes,2,opt,name=unknown_locations,json=unknownLocations,proto3" json:"unknown_locations,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *IntakePolicy) Reset() {
+	*x = IntakePolicy{}
+	mi := &file_onhand_v1_catalog_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IntakePolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IntakePolicy) ProtoMessage() {}
+
+func (x *IntakePolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_onhand_v1_catalog_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IntakePolicy.ProtoReflect.Descriptor instead.
+func (*IntakePolicy) Descriptor() ([]byte, []int) {
+	return file_onhand_v1_catalog_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *IntakePolicy) GetUnknownSkus() string {
+	if x != nil {
+		return x.UnknownSkus
+	}
+	return ""
+}
+
+func (x *IntakePolicy) GetUnknownLocations() string {
+	if x != nil {
+		return x.UnknownLocations
+	}
+	return ""
+}
+
 var File_onhand_v1_catalog_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_catalog_proto_rawDesc = "" +
@@ -1040,13 +1112,14 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\a_pausedB\a\n" +
 	"\x05_modeB\x0e\n" +
 	"\f_pool_bufferB\v\n" +
-	"\t_rounding\"\x8c\x02\n" +
+	"\t_rounding\"\xbf\x02\n" +
 	"\aSetting\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12.\n" +
 	"\achannel\x18\x03 \x01(\v2\x12.onhand.v1.ChannelH\x00R\achannel\x121\n" +
 	"\blocation\x18\x04 \x01(\v2\x13.onhand.v1.LocationH\x00R\blocation\x12/\n" +
-	"\x04rule\x18\x05 \x01(\v2\x19.onhand.v1.AllocationRuleH\x00R\x04rule\x12\"\n" +
+	"\x04rule\x18\x05 \x01(\v2\x19.onhand.v1.AllocationRuleH\x00R\x04rule\x121\n" +
+	"\x06policy\x18\b \x01(\v2\x17.onhand.v1.IntakePolicyH\x00R\x06policy\x12\"\n" +
 	"\rapplied_at_us\x18\x06 \x01(\x03R\vappliedAtUs\x12\x1d\n" +
 	"\n" +
 	"applied_by\x18\a \x01(\tR\tappliedByB\x06\n" +
@@ -1075,7 +1148,10 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\rapplied_at_us\x18\t \x01(\x03R\vappliedAtUs\x12\x1d\n" +
 	"\n" +
 	"applied_by\x18\n" +
-	" \x01(\tR\tappliedBy*\xcb\x01\n" +
+	" \x01(\tR\tappliedBy\"^\n" +
+	"\fIntakePolicy\x12!\n" +
+	"\funknown_skus\x18\x01 \x01(\tR\vunknownSkus\x12+\n" +
+	"\x11unknown_locations\x18\x02 \x01(\tR\x10unknownLocations*\xcb\x01\n" +
 	"\fLocationKind\x12\x1d\n" +
 	"\x19LOCATION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17LOCATION_KIND_WAREHOUSE\x10\x01\x12\x17\n" +
@@ -1098,7 +1174,7 @@ func file_onhand_v1_catalog_proto_rawDescGZIP() []byte {
 }
 
 var file_onhand_v1_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_onhand_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_onhand_v1_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_onhand_v1_catalog_proto_goTypes = []any{
 	(LocationKind)(0),      // 0: onhand.v1.LocationKind
 	(*Location)(nil),       // 1: onhand.v1.Location
@@ -1109,22 +1185,24 @@ var file_onhand_v1_catalog_proto_goTypes = []any{
 	(*ChannelListing)(nil), // 6: onhand.v1.ChannelListing
 	(*Component)(nil),      // 7: onhand.v1.Component
 	(*Listing)(nil),        // 8: onhand.v1.Listing
-	(WriteOperation)(0),    // 9: onhand.v1.WriteOperation
+	(*IntakePolicy)(nil),   // 9: onhand.v1.IntakePolicy
+	(WriteOperation)(0),    // 10: onhand.v1.WriteOperation
 }
 var file_onhand_v1_catalog_proto_depIdxs = []int32{
-	0, // 0: onhand.v1.Location.kind:type_name -> onhand.v1.LocationKind
-	9, // 1: onhand.v1.Channel.operation:type_name -> onhand.v1.WriteOperation
-	3, // 2: onhand.v1.AllocationRule.match:type_name -> onhand.v1.RuleMatch
-	2, // 3: onhand.v1.Setting.channel:type_name -> onhand.v1.Channel
-	1, // 4: onhand.v1.Setting.location:type_name -> onhand.v1.Location
-	4, // 5: onhand.v1.Setting.rule:type_name -> onhand.v1.AllocationRule
-	6, // 6: onhand.v1.Listing.channels:type_name -> onhand.v1.ChannelListing
-	7, // 7: onhand.v1.Listing.components:type_name -> onhand.v1.Component
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	0,  // 0: onhand.v1.Location.kind:type_name -> onhand.v1.LocationKind
+	10, // 1: onhand.v1.Channel.operation:type_name -> onhand.v1.WriteOperation
+	3,  // 2: onhand.v1.AllocationRule.match:type_name -> onhand.v1.RuleMatch
+	2,  // 3: onhand.v1.Setting.channel:type_name -> onhand.v1.Channel
+	1,  // 4: onhand.v1.Setting.location:type_name -> onhand.v1.Location
+	4,  // 5: onhand.v1.Setting.rule:type_name -> onhand.v1.AllocationRule
+	9,  // 6: onhand.v1.Setting.policy:type_name -> onhand.v1.IntakePolicy
+	6,  // 7: onhand.v1.Listing.channels:type_name -> onhand.v1.ChannelListing
+	7,  // 8: onhand.v1.Listing.components:type_name -> onhand.v1.Component
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_onhand_v1_catalog_proto_init() }
@@ -1138,6 +1216,7 @@ func file_onhand_v1_catalog_proto_init() {
 		(*Setting_Channel)(nil),
 		(*Setting_Location)(nil),
 		(*Setting_Rule)(nil),
+		(*Setting_Policy)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1145,7 +1224,7 @@ func file_onhand_v1_catalog_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_onhand_v1_catalog_proto_rawDesc), len(file_onhand_v1_catalog_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -244,7 +244,10 @@ type StockEvent struct {
 	// When Onhand received it (Onhand's clock), microseconds.
 	ReceivedAtUs int64 `protobuf:"varint,21,opt,name=received_at_us,json=receivedAtUs,proto3" json:"received_at_us,omitempty"`
 	// How it came in: api, orders.in, onhand, or the name of a connector.
-	Source        string `protobuf:"bytes,22,opt,name=source,proto3" json:"source,omitempty"`
+	Source string `protobuf:"bytes,22,opt,name=source,proto3" json:"source,omitempty"`
+	// Ingest held it against the catalog, and the brand's intake policy let it in. An event that was written by anybody else has false, and can be refused
+	// for that (--checked-from of the ledger-projector).
+	Checked       bool `protobuf:"varint,23,opt,name=checked,proto3" json:"checked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -433,11 +436,18 @@ func (x *StockEvent) GetSource() string {
 	return ""
 }
 
+func (x *StockEvent) GetChecked() bool {
+	if x != nil {
+		return x.Checked
+	}
+	return false
+}
+
 var File_onhand_v1_event_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15onhand/v1/event.proto\x12\tonhand.v1\"\xc2\x05\n" +
+	"\x15onhand/v1/event.proto\x12\tonhand.v1\"\xdc\x05\n" +
 	"\n" +
 	"StockEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12(\n" +
@@ -464,7 +474,8 @@ const file_onhand_v1_event_proto_rawDesc = "" +
 	"\x14restocked_by_channel\x18\x13 \x01(\bR\x12restockedByChannel\x12$\n" +
 	"\x0eoccurred_at_us\x18\x14 \x01(\x03R\foccurredAtUs\x12$\n" +
 	"\x0ereceived_at_us\x18\x15 \x01(\x03R\freceivedAtUs\x12\x16\n" +
-	"\x06source\x18\x16 \x01(\tR\x06source*\xd9\x04\n" +
+	"\x06source\x18\x16 \x01(\tR\x06source\x12\x18\n" +
+	"\achecked\x18\x17 \x01(\bR\achecked*\xd9\x04\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18EVENT_KIND_SALE_RECORDED\x10\x01\x12\x1d\n" +

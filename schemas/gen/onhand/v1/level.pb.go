@@ -39,7 +39,13 @@ type LocationLevel struct {
 	// Units never offered.
 	SafetyStock int64 `protobuf:"zigzag64,7,opt,name=safety_stock,json=safetyStock,proto3" json:"safety_stock,omitempty"`
 	// on_hand - committed - held - safety_stock. Negative is an oversell, and is kept.
-	Available     int64 `protobuf:"zigzag64,8,opt,name=available,proto3" json:"available,omitempty"`
+	Available int64 `protobuf:"zigzag64,8,opt,name=available,proto3" json:"available,omitempty"`
+	// When on hand last moved (the source's clock), microseconds; 0 for never.
+	MovedAtUs int64 `protobuf:"varint,9,opt,name=moved_at_us,json=movedAtUs,proto3" json:"moved_at_us,omitempty"`
+	// The moment that the newest count speaks of (the counter's clock), microseconds; 0 when it was never counted.
+	CountedAsOfUs int64 `protobuf:"varint,10,opt,name=counted_as_of_us,json=countedAsOfUs,proto3" json:"counted_as_of_us,omitempty"`
+	// Counts as of a moment before this one are refused, microseconds; 0 when none was forgotten.
+	CountsFromUs  int64 `protobuf:"varint,11,opt,name=counts_from_us,json=countsFromUs,proto3" json:"counts_from_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -126,6 +132,27 @@ func (x *LocationLevel) GetSafetyStock() int64 {
 func (x *LocationLevel) GetAvailable() int64 {
 	if x != nil {
 		return x.Available
+	}
+	return 0
+}
+
+func (x *LocationLevel) GetMovedAtUs() int64 {
+	if x != nil {
+		return x.MovedAtUs
+	}
+	return 0
+}
+
+func (x *LocationLevel) GetCountedAsOfUs() int64 {
+	if x != nil {
+		return x.CountedAsOfUs
+	}
+	return 0
+}
+
+func (x *LocationLevel) GetCountsFromUs() int64 {
+	if x != nil {
+		return x.CountsFromUs
 	}
 	return 0
 }
@@ -227,8 +254,11 @@ type StockLevel struct {
 	AppliedAtUs int64 `protobuf:"varint,13,opt,name=applied_at_us,json=appliedAtUs,proto3" json:"applied_at_us,omitempty"`
 	// Version of the record emitted before this one; 0 when that is not known.
 	PreviousVersion int64 `protobuf:"varint,14,opt,name=previous_version,json=previousVersion,proto3" json:"previous_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// How often the ledger was rebuilt. Levels of a later generation replace those of an earlier one, whatever their versions: a rebuild may put right
+	// what was wrong.
+	Generation    int64 `protobuf:"varint,15,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StockLevel) Reset() {
@@ -359,11 +389,18 @@ func (x *StockLevel) GetPreviousVersion() int64 {
 	return 0
 }
 
+func (x *StockLevel) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 var File_onhand_v1_level_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_level_proto_rawDesc = "" +
 	"\n" +
-	"\x15onhand/v1/level.proto\x12\tonhand.v1\x1a\x15onhand/v1/event.proto\"\xf1\x01\n" +
+	"\x15onhand/v1/level.proto\x12\tonhand.v1\x1a\x15onhand/v1/event.proto\"\xe0\x02\n" +
 	"\rLocationLevel\x12\x1a\n" +
 	"\blocation\x18\x01 \x01(\tR\blocation\x12\x17\n" +
 	"\aon_hand\x18\x02 \x01(\x12R\x06onHand\x12\x1c\n" +
@@ -374,11 +411,15 @@ const file_onhand_v1_level_proto_rawDesc = "" +
 	"unsellable\x18\x06 \x01(\x12R\n" +
 	"unsellable\x12!\n" +
 	"\fsafety_stock\x18\a \x01(\x12R\vsafetyStock\x12\x1c\n" +
-	"\tavailable\x18\b \x01(\x12R\tavailable\"d\n" +
+	"\tavailable\x18\b \x01(\x12R\tavailable\x12\x1e\n" +
+	"\vmoved_at_us\x18\t \x01(\x03R\tmovedAtUs\x12'\n" +
+	"\x10counted_as_of_us\x18\n" +
+	" \x01(\x03R\rcountedAsOfUs\x12$\n" +
+	"\x0ecounts_from_us\x18\v \x01(\x03R\fcountsFromUs\"d\n" +
 	"\fChannelUnits\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x14\n" +
 	"\x05units\x18\x02 \x01(\x12R\x05units\x12$\n" +
-	"\x0eearliest_at_us\x18\x03 \x01(\x03R\fearliestAtUs\"\xad\x04\n" +
+	"\x0eearliest_at_us\x18\x03 \x01(\x03R\fearliestAtUs\"\xcd\x04\n" +
 	"\n" +
 	"StockLevel\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x18\n" +
@@ -398,7 +439,10 @@ const file_onhand_v1_level_proto_rawDesc = "" +
 	"\x0ereceived_at_us\x18\v \x01(\x03R\freceivedAtUs\x121\n" +
 	"\x15oldest_received_at_us\x18\f \x01(\x03R\x12oldestReceivedAtUs\x12\"\n" +
 	"\rapplied_at_us\x18\r \x01(\x03R\vappliedAtUs\x12)\n" +
-	"\x10previous_version\x18\x0e \x01(\x03R\x0fpreviousVersionB9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
+	"\x10previous_version\x18\x0e \x01(\x03R\x0fpreviousVersion\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x0f \x01(\x03R\n" +
+	"generationB9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
 
 var (
 	file_onhand_v1_level_proto_rawDescOnce sync.Once

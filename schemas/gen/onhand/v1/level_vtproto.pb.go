@@ -49,6 +49,21 @@ func (m *LocationLevel) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
 	}
+	if m.CountsFromUs != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.CountsFromUs))
+		i--
+		dAtA[i] = 0x58
+	}
+	if m.CountedAsOfUs != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.CountedAsOfUs))
+		i--
+		dAtA[i] = 0x50
+	}
+	if m.MovedAtUs != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.MovedAtUs))
+		i--
+		dAtA[i] = 0x48
+	}
 	if m.Available != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64((uint64(m.Available)<<1)^uint64((m.Available>>63))))
 		i--
@@ -173,6 +188,11 @@ func (m *StockLevel) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 	if m.unknownFields != nil {
 		i -= len(m.unknownFields)
 		copy(dAtA[i:], m.unknownFields)
+	}
+	if m.Generation != 0 {
+		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.Generation))
+		i--
+		dAtA[i] = 0x78
 	}
 	if m.PreviousVersion != 0 {
 		i = protohelpers.EncodeVarint(dAtA, i, uint64(m.PreviousVersion))
@@ -303,6 +323,15 @@ func (m *LocationLevel) SizeVT() (n int) {
 	if m.Available != 0 {
 		n += 1 + protohelpers.SizeOfZigzag(uint64(m.Available))
 	}
+	if m.MovedAtUs != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.MovedAtUs))
+	}
+	if m.CountedAsOfUs != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.CountedAsOfUs))
+	}
+	if m.CountsFromUs != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.CountsFromUs))
+	}
 	n += len(m.unknownFields)
 	return n
 }
@@ -385,6 +414,9 @@ func (m *StockLevel) SizeVT() (n int) {
 	}
 	if m.PreviousVersion != 0 {
 		n += 1 + protohelpers.SizeOfVarint(uint64(m.PreviousVersion))
+	}
+	if m.Generation != 0 {
+		n += 1 + protohelpers.SizeOfVarint(uint64(m.Generation))
 	}
 	n += len(m.unknownFields)
 	return n
@@ -598,6 +630,63 @@ func (m *LocationLevel) UnmarshalVT(dAtA []byte) error {
 			}
 			v = (v >> 1) ^ uint64((int64(v&1)<<63)>>63)
 			m.Available = int64(v)
+		case 9:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MovedAtUs", wireType)
+			}
+			m.MovedAtUs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MovedAtUs |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field CountedAsOfUs", wireType)
+			}
+			m.CountedAsOfUs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.CountedAsOfUs |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 11:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field CountsFromUs", wireType)
+			}
+			m.CountsFromUs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.CountsFromUs |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -1113,6 +1202,25 @@ func (m *StockLevel) UnmarshalVT(dAtA []byte) error {
 					break
 				}
 			}
+		case 15:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Generation", wireType)
+			}
+			m.Generation = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Generation |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -1347,6 +1455,63 @@ func (m *LocationLevel) UnmarshalVTUnsafe(dAtA []byte) error {
 			}
 			v = (v >> 1) ^ uint64((int64(v&1)<<63)>>63)
 			m.Available = int64(v)
+		case 9:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field MovedAtUs", wireType)
+			}
+			m.MovedAtUs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.MovedAtUs |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 10:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field CountedAsOfUs", wireType)
+			}
+			m.CountedAsOfUs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.CountedAsOfUs |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 11:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field CountsFromUs", wireType)
+			}
+			m.CountsFromUs = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.CountsFromUs |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := protohelpers.Skip(dAtA[iNdEx:])
@@ -1870,6 +2035,25 @@ func (m *StockLevel) UnmarshalVTUnsafe(dAtA []byte) error {
 				b := dAtA[iNdEx]
 				iNdEx++
 				m.PreviousVersion |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+		case 15:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Generation", wireType)
+			}
+			m.Generation = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return protohelpers.ErrIntOverflow
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.Generation |= int64(b&0x7F) << shift
 				if b < 0x80 {
 					break
 				}
