@@ -395,6 +395,11 @@ func (s *Store) loadJournal(ctx context.Context, r *ledger.Restoring) error {
 	if err != nil {
 		return fmt.Errorf("load %s: %w", s.prefix, err)
 	}
+	return s.readJournal(ctx, index, r)
+}
+
+// readJournal restores the journal of an index.
+func (s *Store) readJournal(ctx context.Context, index map[string]string, r *ledger.Restoring) error {
 	type chunk struct{ bucket, n, length int64 }
 	var all []chunk
 	for f, v := range index {

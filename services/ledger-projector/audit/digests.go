@@ -1,0 +1,102 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/onhand/onhand/services/ledger-projector/internal/hotview"
+	"github.com/onhand/onhand/stock/ledger"
+)
+
+// Mismatch is a sum of a partition's digest that its SKUs do not make.
+type Mismatch struct {
+	Partition int32
+	Offset    int64 // of the partition when it was read
+	Bucket    int
+	SKUs      []string // of the bucket: at least one of them is not what its owner stored, or is missing
+	Unread    []string // of those, what is no SKU of the ledger's at all
+}
+
+// String says what was found, for people.
+func (m Mismatch) String() string {
+	named := m.Unread
+	if len(named) == 0 {
+		named = m.SKUs
+	}
+	more := ""
+	if len(named) > 5 {
+		more = fmt.Sprintf(" and %d more", len(named)-5)
+		named = named[:5]
+	}
+	return fmt.Sprintf("the stock of at least one of %q%s in Redis is not what the ledger stored (partition %d, offset %d, sum %d of its digest)", named, more, m.Partition, m.Offset, m.Bucket)
+}
+
+// Digests compares each sum of a partition's digest with the SKUs that Redis holds, once. Each bucket is read in one step with its sum, so that events may keep
+// coming. wait is called with the number of SKUs read, and paces it; an error of it ends the check. It returns how many SKUs were read. A partition that
+// is not there, is being cleared or has no digest yet has none to compare.
+func Digests(ctx context.Context, c redis.UniversalClient, namespace string, p int32, wait func(skus int) error, report func(Mismatch)) (int, error) {
+	ns := hotview.Namespace(namespace)
+	g, err := hotview.LiveGeneration(ctx, c, ns, p)
+	if err != nil {
+		return 0, err
+	}
+	stored := ns.Generation(c, p, g)
+	names, err := byBucket(ctx, stored)
+	if err != nil {
+		return 0, err
+	}
+	read := 0
+	for b := range ledger.DigestBuckets {
+		for again := 0; ; again++ {
+			skus := names[b]
+			s, err := stored.Snapshot(ctx, skus)
+			if err != nil {
+				return read, err
+			}
+			if !s.Live || !s.Digested || s.Meta.Clearing {
+				return read, nil
+			}
+			read += len(skus)
+			if err := wait(len(skus)); err != nil {
+				return read, err
+			}
+			m := Mismatch{Partition: p, Offset: s.Meta.Offset, Bucket: b, SKUs: skus}
+			var sum uint64
+			for i, sku := range skus {
+				d, ok := hotview.DigestOf(sku, s.SKUs[i])
+				if !ok {
+					m.Unread = append(m.Unread, sku)
+				}
+				sum += d
+			}
+			if sum == s.Digest[b] && len(m.Unread) == 0 {
+				break
+			}
+			if again == 2 {
+				report(m)
+				break
+			}
+			if names, err = byBucket(ctx, stored); err != nil { // a SKU that is new since?
+				return read, err
+			}
+		}
+	}
+	return read, nil
+}
+
+func byBucket(ctx context.Context, stored *hotview.Stored) (*[ledger.DigestBuckets][]string, error) {
+	all, err := stored.Names(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(all)
+	var out [ledger.DigestBuckets][]string
+	for _, n := range all {
+		b := ledger.DigestBucket(n)
+		out[b] = append(out[b], n)
+	}
+	return &out, nil
+}
