@@ -144,6 +144,12 @@ func level(st *ledger.Stored) *ledger.Level {
 				at.Unsellable = units
 			case ledger.Safety:
 				at.Safety = units
+			case ledger.MovedAt:
+				at.MovedAt = c.Value
+			case ledger.CountedAsOf:
+				at.CountedAsOf = c.Value
+			case ledger.CountsFrom:
+				at.CountsFrom = c.Value
 			}
 		}
 	}
