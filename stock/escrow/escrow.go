@@ -98,7 +98,7 @@ type Result struct {
 	AckedAt    int64 // when the channel answered, pusher's clock
 	Shown      Units
 	ShownKnown bool
-	ShownAt    int64 // when the request that told Shown was begun; 0 when not known: AckedAt counts
+	ShownAt    int64 // when the answer that told Shown came: it was shown at some moment up to then; 0 when not known: AckedAt counts
 	ErrorCode  string
 }
 

@@ -63,7 +63,7 @@ type Result struct {
 	ErrorDetail      string
 	Shown            event.Units // what the channel says it shows now, if ShownKnown
 	ShownKnown       bool
-	ShownAt          int64 // when the request whose answer told Shown was begun, pusher's clock; 0 when it is not known
+	ShownAt          int64 // when the answer that told Shown came, pusher's clock: it was shown at some moment up to then; 0 when it is not known
 	Attempts         int
 	LevelVersion     int64
 	SourceOffset     int64

@@ -131,7 +131,7 @@ func (q *Queue) answerItem(j *Request, i int, r *adapter.ItemResult, busyUntil, 
 		return
 	}
 	if r.ShownKnown {
-		res.Shown, res.ShownKnown, res.ShownAt = event.Units(r.Shown), true, it.op.sentAt
+		res.Shown, res.ShownKnown, res.ShownAt = event.Units(r.Shown), true, now.UnixMicro()
 	}
 	it.expectedSet, it.stale, it.failures, it.most = false, 0, 0, 0
 	q.tell(res, j, i)
@@ -305,7 +305,7 @@ func (q *Queue) readAgain(it *item, at, now time.Time) {
 		it.grant.left = true
 		q.sendAgain(it, at, now)
 	case q.ignoring:
-		q.surmise(it, nil, 0, now)
+		q.surmise(it, nil, now)
 	default:
 		q.delay(it, at)
 	}
@@ -358,7 +358,7 @@ func (q *Queue) finishRead(j *Request, i int, s *adapter.Shown, now time.Time) {
 	}
 	if g := it.grant; g != nil {
 		if g.doubt {
-			q.surmise(it, &s.Quantity, j.started.UnixMicro(), now)
+			q.surmise(it, &s.Quantity, now)
 			return
 		}
 		q.stats.Applied++
@@ -380,7 +380,7 @@ func (q *Queue) finishRead(j *Request, i int, s *adapter.Shown, now time.Time) {
 	if it.lastID != "" && it.target.write == nil && s.Quantity == q.want(&it.target) {
 		it.sent, it.op.id, it.op.asked = it.target, it.lastID, s.Quantity
 		res := q.result(it, write.Applied, "", "", now.UnixMicro())
-		res.Shown, res.ShownKnown, res.ShownAt = event.Units(s.Quantity), true, j.started.UnixMicro()
+		res.Shown, res.ShownKnown, res.ShownAt = event.Units(s.Quantity), true, now.UnixMicro()
 		q.stats.Applied++
 		q.synced(it, now.UnixMicro())
 		q.tell(res, nil, 0)

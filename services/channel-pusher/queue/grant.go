@@ -126,7 +126,7 @@ func (q *Queue) dueGrant(it *item, now time.Time) {
 	g := it.grant
 	switch {
 	case g.doubt && (q.ignoring || (q.writable && !q.caps.ReadBack)):
-		q.surmise(it, nil, 0, now)
+		q.surmise(it, nil, now)
 	case g.doubt:
 		q.toRead(it)
 	case q.ignoring:
@@ -168,7 +168,7 @@ func (q *Queue) dropGrant(it *item, now time.Time) {
 		q.giveUp(it, "no_channel", "nothing is written to the channel", now)
 	case it.place == toRead:
 		q.unqueue(it)
-		q.surmise(it, nil, 0, now)
+		q.surmise(it, nil, now)
 	}
 }
 
@@ -176,7 +176,7 @@ func (q *Queue) dropGrant(it *item, now time.Time) {
 func (q *Queue) closeWith(it *item, o write.Outcome, code, detail string, acked int64, shown *int64, j *Request, i int, now time.Time) {
 	res := q.result(it, o, code, detail, acked)
 	if shown != nil {
-		res.Shown, res.ShownKnown, res.ShownAt = event.Units(*shown), true, j.started.UnixMicro()
+		res.Shown, res.ShownKnown, res.ShownAt = event.Units(*shown), true, now.UnixMicro()
 	}
 	q.close(it, res, j, i, now)
 }
@@ -258,11 +258,11 @@ func (q *Queue) wonder(it *item, code, detail string, j *Request, i int, now tim
 }
 
 // surmise closes a granted write in doubt: it can no longer be applied, and shown, where it could be read, tells what there is to know.
-func (q *Queue) surmise(it *item, shown *int64, startedAt int64, now time.Time) {
+func (q *Queue) surmise(it *item, shown *int64, now time.Time) {
 	res := q.result(it, write.Unknown, it.grant.code, it.grant.detail, 0)
 	res.Settled = true
 	if shown != nil {
-		res.Shown, res.ShownKnown, res.ShownAt = event.Units(*shown), true, startedAt
+		res.Shown, res.ShownKnown, res.ShownAt = event.Units(*shown), true, now.UnixMicro()
 	}
 	q.close(it, res, nil, 0, now)
 }

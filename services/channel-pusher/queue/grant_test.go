@@ -98,8 +98,8 @@ func TestOutcomesOfGrantedWrites(t *testing.T) {
 			if (last.AckedAt > 0) != c.wantAcked {
 				t.Errorf("acked at %d", last.AckedAt)
 			}
-			if last.ShownKnown != (last.ShownAt > 0) || last.ShownAt > r.at[len(r.at)-1].UnixMicro() {
-				t.Errorf("shown at %d: %+v", last.ShownAt, last)
+			if last.ShownKnown != (last.ShownAt > 0) || last.ShownKnown && last.ShownAt != r.at[len(r.at)-1].UnixMicro() {
+				t.Errorf("shown at %d, and not when the answer came: %+v", last.ShownAt, last)
 			}
 			if len(got) == 2 { // in doubt: told when the answer failed to come, and again after the late window
 				told, over := r.at[len(r.at)-2], r.at[len(r.at)-1]

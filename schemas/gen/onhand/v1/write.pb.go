@@ -191,7 +191,8 @@ type WriteResult struct {
 	SentAtUs int64 `protobuf:"varint,21,opt,name=sent_at_us,json=sentAtUs,proto3" json:"sent_at_us,omitempty"`
 	// When the channel answered (pusher's clock), microseconds; 0 when it did not.
 	AckedAtUs int64 `protobuf:"varint,22,opt,name=acked_at_us,json=ackedAtUs,proto3" json:"acked_at_us,omitempty"`
-	// When the request whose answer told shown was begun (pusher's clock), microseconds; 0 when shown is not known.
+	// When the answer that told shown came (pusher's clock), microseconds; 0 when shown is not known. The channel showed it at some moment up to
+	// then: a sale may be counted on top of it only if it came later.
 	ShownAtUs int64 `protobuf:"varint,23,opt,name=shown_at_us,json=shownAtUs,proto3" json:"shown_at_us,omitempty"`
 	// Of an unknown outcome: the write can no longer be applied after this report; what it did is seen by now.
 	Settled       bool `protobuf:"varint,24,opt,name=settled,proto3" json:"settled,omitempty"`
