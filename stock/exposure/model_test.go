@@ -99,9 +99,9 @@ func (w *world) key() string {
 	put(int64(w.books.Available), rank(w.clock), int64(w.cancels), int64(w.restock), int64(w.receipts), int64(w.writes), int64(w.reads))
 	for i := range w.at {
 		c, t := &w.books.Channels[i], &w.at[i]
-		put(int64(c.e), flag(c.inFlight), flag(c.unresolved), int64(c.restocked), int64(c.seen), flag(c.open), rank(c.watermark), int64(len(c.fences)))
+		put(int64(c.e), flag(c.inFlight), flag(c.unresolved), flag(c.open), rank(c.watermark), int64(len(c.fences)))
 		if c.inFlight {
-			put(int64(c.write.Quantity), int64(c.write.Expected), int64(c.write.Delta))
+			put(int64(c.restocked), int64(c.seen), int64(c.write.Quantity), int64(c.write.Expected), int64(c.write.Delta))
 		}
 		for _, f := range c.fences {
 			put(rank(f.At), int64(f.Raised), int64(f.Sold), int64(f.Shown), int64(f.Credit), flag(f.Anchor))
@@ -344,7 +344,7 @@ func writes(a api, most Units) []Write {
 }
 
 func TestEveryInterleavingKeepsTheBooks(t *testing.T) {
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		apis              []api
 		units             Units
 		cancels, restocks int
@@ -364,6 +364,9 @@ func TestEveryInterleavingKeepsTheBooks(t *testing.T) {
 		{[]api{toldAPI, clampAPI}, 2, 0, 0, 0, 3, 0},
 		{[]api{casAPI, clampAPI, absoluteAPI}, 1, 0, 0, 0, 2, 0},
 	} {
+		if raceEnabled && i%4 != 0 { // nothing here runs beside anything else
+			continue
+		}
 		name := ""
 		for _, a := range tt.apis {
 			name += a.name + " + "

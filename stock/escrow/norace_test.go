@@ -1,0 +1,5 @@
+//go:build !race
+
+package escrow_test
+
+const raceEnabled = false
