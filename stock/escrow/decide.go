@@ -244,9 +244,19 @@ func (d *Decider) plan() {
 			b.offer, b.seller = -1, in.Layout.Seller(s.channels[i].id)
 		}
 	}
-	for i := range in.Offers {
+	next := 0
+	for i := range in.Offers { // offers and channels are both in order of id
 		o := &in.Offers[i]
-		c := s.channel(in.Layout.SellerID(o.Seller))
+		id := in.Layout.SellerID(o.Seller)
+		for next < len(s.channels) && s.channels[next].id < id {
+			next++
+		}
+		var c *channel
+		if next < len(s.channels) && s.channels[next].id == id {
+			c = &s.channels[next]
+		} else {
+			c = s.channel(id)
+		}
 		if c.book == nil {
 			if in.api(o.Seller).Operation == write.UnspecifiedOperation {
 				continue

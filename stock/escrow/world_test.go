@@ -8,7 +8,6 @@ import (
 
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/escrow"
-	"github.com/onhand/onhand/stock/exposure"
 	"github.com/onhand/onhand/stock/write"
 )
 
@@ -49,6 +48,10 @@ type shop struct {
 	paused   bool
 	gone     bool
 	external string
+
+	pool, poolSold, poolSent units // pooled: what to show, for which sales, and what is on its way
+	poolNew                  bool
+	poolDue                  int64
 }
 
 type sale struct {
@@ -82,6 +85,8 @@ type market struct {
 	decisions int
 	alerts    []escrow.Alert
 	crash     float64
+	phase     escrow.Phase
+	strict    int // decisions in strict
 }
 
 func newMarket(t testing.TB, seed uint64, stock units, g allocation.Guarantee, ks ...kind) *market {
@@ -122,6 +127,14 @@ func (m *market) decide() {
 	out := m.d.Decide(m.sku, in)
 	m.decisions++
 	m.alerts = append(m.alerts, out.Alerts...)
+	if m.phase = out.Phase; m.phase == escrow.Pooled {
+		m.pooled()
+		return
+	}
+	m.strict++
+	for _, s := range m.shops {
+		s.poolNew = false // the pusher carries out what is granted, and nothing else
+	}
 	for _, g := range out.Grants {
 		s := m.shops[g.Seller]
 		if s.write != nil {
@@ -134,6 +147,15 @@ func (m *market) decide() {
 	if m.crash > 0 && m.rnd.Float64() < m.crash {
 		x := m.sku.Snapshot()
 		m.sku = escrow.Restore(&x)
+	}
+}
+
+// pooled has every channel told of the whole pool, as if there were no books.
+func (m *market) pooled() {
+	for _, s := range m.shops {
+		if s.pool != max(0, m.stock) || s.poolSold != m.counters[s.name] {
+			s.pool, s.poolSold, s.poolNew = max(0, m.stock), m.counters[s.name], true
+		}
 	}
 }
 
@@ -173,7 +195,14 @@ func (m *market) step() {
 			s.marked = max(s.marked, mark)
 			seen = true
 		}
-		if w := s.write; w != nil {
+		if s.poolNew && s.poolDue == 0 && s.write == nil {
+			s.poolNew, s.poolDue, s.poolSent = false, m.now+m.exp(m.writes), s.pool
+			m.written++
+		}
+		if s.poolDue > 0 && m.now >= s.poolDue {
+			s.shown["A"], s.poolDue = s.poolSent, 0
+		}
+		if w := s.write; w != nil && s.poolDue == 0 {
 			if !s.applied && m.now >= s.dueAt {
 				s.applied = true
 				s.result = m.apply(s, w)
@@ -244,30 +273,88 @@ func (m *market) truth() {
 	}
 }
 
-var _ = exposure.Write{}
+// run lets the market trade until all is sold, or for a while.
+func (m *market) run(seconds int, truth bool) {
+	m.t.Helper()
+	m.level("", 0, 0)
+	m.decide()
+	for range seconds * 1000 {
+		m.step()
+		if truth {
+			m.truth()
+		}
+		if m.stock <= 0 && m.sales-units(len(m.counters)) >= 0 && m.quiet() {
+			return
+		}
+	}
+}
 
-func TestSmoke(t *testing.T) {
-	for _, g := range []allocation.Guarantee{allocation.Strict} {
-		for seed := range uint64(5) {
-			for _, ks := range [][]kind{{cas, cas, cas, cas}, {absolute, absolute, absolute, absolute}, {delta, delta, delta, delta}, {cas, casOnly, absolute, readable, delta, tellsIt, cas, absolute}} {
-				m := newMarket(t, seed, 200, g, ks...)
-				m.level("", 0, 0)
-				m.decide()
-				for range 300_000 {
-					m.step()
-					m.truth()
-					if m.stock == 0 {
-						break
-					}
-				}
-				t.Logf("seed %d %d kinds: sold %d of 200 in %ds, oversold %d, %d writes, %d decisions, exposed %d, alerts %v", seed, len(ks), m.sales, (m.now-3_600_000)/1000, m.oversold, m.written, m.decisions, m.sku.Exposed(), m.alerts)
-				if m.stock != 0 {
+// quiet says that nothing is left to be sold or reported.
+func (m *market) quiet() bool {
+	for _, s := range m.shops {
+		if s.shown[s.external] > 0 || len(s.unseen) > 0 || s.write != nil || s.poolDue > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// TestScarceStockSellsOut sells a flash sale through channels of each kind, and of all together, with a restart now and then: all of it is sold, nothing twice, with few writes.
+func TestScarceStockSellsOut(t *testing.T) {
+	mixed := []kind{cas, casOnly, absolute, readable, delta, tellsIt, cas, absolute}
+	for name, ks := range map[string][]kind{
+		"compare-and-set": {cas, cas, cas, cas}, "silent": {casOnly, casOnly, casOnly}, "absolute": {absolute, absolute, absolute, absolute}, "delta": {delta, tellsIt, delta}, "mixed": mixed,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(4) {
+				m := newMarket(t, seed, 120, allocation.Strict, ks...)
+				m.crash = 0.004
+				m.run(400, true)
+				if m.oversold > 0 || m.sales < 119 || m.written > 70 {
+					t.Errorf("seed %d: %d of 120 sold, %d oversold, %d writes", seed, m.sales, m.oversold, m.written)
 					for _, s := range m.shops {
 						v, _ := m.sku.View(s.name)
-						t.Logf("%s shows %v %+v", s.name, s.shown, v)
+						t.Logf("shows %v %+v", s.shown, v)
 					}
 				}
+				for _, a := range m.alerts {
+					t.Errorf("seed %d: alert %+v", seed, a)
+				}
+			}
+		})
+	}
+}
+
+// TestAdaptiveGuardsTheLastUnits compares pooled and adaptive on the same flash sale: pooled sells units twice, adaptive becomes strict in time.
+func TestAdaptiveGuardsTheLastUnits(t *testing.T) {
+	if raceEnabled {
+		t.Log("two seeds only beside the race detector")
+	}
+	var pooled, adaptive, sold units
+	n := uint64(12)
+	if raceEnabled {
+		n = 2
+	}
+	for seed := range n {
+		for _, g := range []allocation.Guarantee{allocation.NoGuarantee, allocation.Adaptive} {
+			m := newMarket(t, seed, 300, g, cas, casOnly, absolute, readable, delta, tellsIt, cas, absolute)
+			for _, s := range m.shops {
+				s.demand = 0.7
+			}
+			m.run(600, false)
+			if g == allocation.NoGuarantee {
+				pooled += m.oversold
+				continue
+			}
+			adaptive += m.oversold
+			sold += m.sales
+			if m.strict == 0 {
+				t.Errorf("seed %d: never strict", seed)
 			}
 		}
+	}
+	t.Logf("pooled oversold %d, adaptive %d and sold %d of %d", pooled, adaptive, sold, 300*n)
+	if pooled == 0 || adaptive > 0 || sold < units(297*n) {
+		t.Errorf("pooled oversold %d (want some), adaptive %d (want none), sold %d of %d", pooled, adaptive, sold, 300*n)
 	}
 }
