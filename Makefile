@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build parts demo test check lint bench generate
+.PHONY: help build parts demo test check lint bench soak generate
 
 # Tools are pinned by the modules under tools/ and built into .tools/ (not in git). A stamp keeps repeated calls quick.
 TOOLS := $(CURDIR)/.tools
@@ -34,6 +34,9 @@ lint: .tools/schemas.stamp .tools/lint.stamp ## Check format and code with stric
 
 bench: parts ## Run the benchmarks; NAME=… runs one. Figures go to bench/out/
 	go run ./bench/cmd/bench $(if $(NAME),--name $(NAME))
+
+soak: build ## Simulate 10 million orders of a seller that never oversells, with every invariant checked; takes hours
+	bin/onhand simulate --seeds $(or $(SEEDS),1000) --modes $(or $(MODES),strict) --check
 
 generate: .tools/schemas.stamp ## Regenerate code and docs from the schemas; RELEASE=1 also makes these the released ones
 	cd schemas && buf lint && buf generate && go run ./internal/record

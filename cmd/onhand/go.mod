@@ -11,6 +11,7 @@ require (
 	github.com/onhand/onhand/examples v0.0.0
 	github.com/onhand/onhand/platform v0.0.0
 	github.com/onhand/onhand/schemas v0.0.0
+	github.com/onhand/onhand/simulation v0.0.0
 	github.com/onhand/onhand/simulators v0.0.0
 	github.com/onhand/onhand/topics v0.0.0
 	github.com/schollz/progressbar/v3 v3.19.1 // progress of a replay
@@ -59,7 +60,6 @@ require (
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/muesli/cancelreader v0.2.2 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
-	github.com/onhand/onhand/catalogfile v0.0.0 // indirect
 	github.com/onhand/onhand/services/allocator v0.0.0 // indirect
 	github.com/onhand/onhand/services/analytics v0.0.0 // indirect
 	github.com/onhand/onhand/services/channel-pusher v0.0.0 // indirect
@@ -111,7 +111,6 @@ require (
 
 replace (
 	github.com/onhand/onhand/allinone => ../../allinone
-	github.com/onhand/onhand/catalogfile => ../../catalogfile
 	github.com/onhand/onhand/embedded => ../../embedded
 	github.com/onhand/onhand/platform => ../../platform
 	github.com/onhand/onhand/schemas => ../../schemas
@@ -120,6 +119,7 @@ replace (
 	github.com/onhand/onhand/services/channel-pusher => ../../services/channel-pusher
 	github.com/onhand/onhand/services/ingest => ../../services/ingest
 	github.com/onhand/onhand/services/ledger-projector => ../../services/ledger-projector
+	github.com/onhand/onhand/simulation => ../../simulation
 	github.com/onhand/onhand/simulators => ../../simulators
 	github.com/onhand/onhand/stock => ../../stock
 	github.com/onhand/onhand/topics => ../../topics

@@ -33,6 +33,7 @@ type cli struct {
 	Status   statusCmd   `cmd:"" help:"Show what runs, where it listens, and how it is."`
 	Console  consoleCmd  `cmd:"" help:"Print a link that opens the console once."`
 	Tail     tailCmd     `cmd:"" help:"Follow a topic, its records as JSON."`
+	Simulate simulateCmd `cmd:"" help:"Try the allocation modes in simulated worlds with faults, and count what is oversold."`
 	Rejected rejectedCmd `cmd:"" help:"Look at input that could not be applied."`
 	Explain  explainCmd  `cmd:"" help:"Say what each channel should show of a SKU, and why."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`

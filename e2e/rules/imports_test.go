@@ -17,18 +17,18 @@ func room(rel string) string {
 
 // closed is, for each room, the rooms that nothing in it may depend on, directly or not.
 var closed = map[string][]string{
-	"stock":       {"platform", "schemas", "topics", "services", "simulators", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"platform":    {"stock", "schemas", "topics", "services", "simulators", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"schemas":     {"stock", "platform", "topics", "services", "simulators", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"catalogfile": {"platform", "schemas", "topics", "services", "simulators", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"topics":      {"services", "simulators", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"services":    {"services", "simulators", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"embedded":    {"stock", "services", "allinone", "bench", "cmd", "e2e"},
-	"simulators":  {"services", "embedded", "allinone", "bench", "cmd", "e2e"},
-	"examples":    {"services", "platform", "embedded", "allinone", "bench", "cmd", "e2e"},
-	"allinone":    {"bench", "cmd", "e2e"},
-	"bench":       {"cmd"},
-	"e2e":         {"cmd"},
+	"stock":      {"platform", "schemas", "topics", "services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"platform":   {"stock", "schemas", "topics", "services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"schemas":    {"stock", "platform", "topics", "services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"topics":     {"services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"services":   {"services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"embedded":   {"stock", "services", "simulation", "allinone", "bench", "cmd", "e2e"},
+	"simulators": {"services", "simulation", "embedded", "allinone", "bench", "cmd", "e2e"},
+	"simulation": {"platform", "schemas", "topics", "simulators", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"examples":   {"services", "platform", "simulation", "embedded", "allinone", "bench", "cmd", "e2e"},
+	"allinone":   {"bench", "cmd", "e2e"},
+	"bench":      {"cmd"},
+	"e2e":        {"cmd"},
 }
 
 // TestImports holds who may depend on whom. Services meet in topics only; stock is arithmetic and platform is plumbing, and neither has heard
@@ -56,6 +56,29 @@ func TestImports(t *testing.T) {
 					t.Errorf("tests of %s import %s", p.rel(), rel)
 				}
 			}
+		}
+	}
+}
+
+// TestSimulationRunsTheCores holds that the simulation knows of services only what decides without a clock: the pusher's queue.
+func TestSimulationRunsTheCores(t *testing.T) {
+	allowed := []string{"services/channel-pusher/queue", "services/channel-pusher/adapter"}
+	for _, p := range packages(t) {
+		if room(p.rel()) != "simulation" {
+			continue
+		}
+		for _, dep := range p.Deps {
+			if rel, ours := strings.CutPrefix(dep, base); ours && strings.HasPrefix(rel, "services/") && !slices.Contains(allowed, rel) {
+				t.Errorf("%s depends on %s", p.rel(), rel)
+			}
+		}
+		for _, dep := range p.Imports {
+			if slices.Contains([]string{"net", "net/http", "os", "log", "log/slog"}, dep) {
+				t.Errorf("%s imports %s: a simulation is of its seed alone", p.rel(), dep)
+			}
+		}
+		if clock(t, p) {
+			t.Errorf("%s reads the clock: a simulation has its own", p.rel())
 		}
 	}
 }

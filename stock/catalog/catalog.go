@@ -63,9 +63,7 @@ type Channel struct {
 	TokenSecret   string // name of the secret, never the secret
 	Paused        bool
 	TimeoutMS     int
-	LateWindowMS  int  // longest time that a write may still be applied after its answer failed to come; 0 means twice the time-out
-	SetsAny       bool // a compare-and-set channel that can also be set whatever it shows
-	WriteOnly     bool // what it shows cannot be read
+	LateWindowMS  int // longest time that a write may still be applied after its answer failed to come; 0 means twice the time-out
 }
 
 // Match says what a rule applies to; empty fields match all.
@@ -99,7 +97,6 @@ type ChannelListing struct {
 	Price      string // decimal number in Currency
 	Currency   string
 	Paused     bool
-	Fee        string // what the channel keeps of each unit, decimal number in Currency
 }
 
 // Component is a part of a bundle.

@@ -1,0 +1,93 @@
+package simulation
+
+import (
+	"fmt"
+
+	"github.com/onhand/onhand/stock/escrow"
+)
+
+// slack is what is available less what is exposed.
+func (w *world) slack(s *sku) int64 { return int64(s.books.Available() - s.books.Exposed()) }
+
+// owes allows for what the books could not foresee: units that a count took, until decreases have made up for them; and units of a cancelled order that a
+// channel has put on sale again, when it tells of them or sells them before anybody has heard of the cancellation, which will make as many available.
+func (w *world) owes(a *allocating, i int, took int64) {
+	s := &a.skus[i]
+	if s.books.Phase() == escrow.Strict {
+		s.debt = min(s.debt+took+w.unheard(s, i), max(0, -w.slack(s)-s.ahead))
+	}
+}
+
+// unheard is units that channels put on sale again and the books have not taken in.
+func (w *world) unheard(s *sku, i int) (n int64) {
+	for ch := range w.markets {
+		n += int64(w.markets[ch].cells[i].restored) - s.seen[ch].restored
+	}
+	return n
+}
+
+// verify checks the promise of a SKU after something happened to it at a channel.
+func (w *world) verify(i int) {
+	if w.cfg.Check && len(w.parts) > 0 && !w.down[allocator] {
+		w.verifyBooks(&w.parts[i%len(w.parts)].alloc, i)
+	}
+}
+
+// verifyBooks holds the books of a SKU against the truth: no channel can still report more than its exposure, and all exposure together is
+// no more than there is, but for what a count took.
+func (w *world) verifyBooks(a *allocating, i int) {
+	s := &a.skus[i]
+	if w.mode == Pooled || s.books.Phase() != escrow.Strict || !s.books.Guarded() {
+		return
+	}
+	slack := w.slack(s) + s.ahead
+	s.debt = min(s.debt, max(0, -slack))
+	if w.mode == Strict {
+		w.res.slack = min(w.res.slack, slack+s.debt)
+	}
+	if !w.cfg.Check {
+		return
+	}
+	w.res.Checks++
+	if w.mode == Strict && slack+s.debt < 0 {
+		w.fail("%s: %d are exposed and %d available, and counts explain no more than %d of that", w.skuNames[i], s.books.Exposed(), s.books.Available(), s.debt)
+		return
+	}
+	var sum int64 // what all channels can still report, less what they put back and did not report
+	for ch := range w.markets {
+		v, ok := s.books.View(w.names[ch])
+		if !ok || !v.Known {
+			continue
+		}
+		c := &w.markets[ch].cells[i]
+		unseen := int64(c.sold) - s.seen[ch].sold
+		back := int64(c.restored) - s.seen[ch].restored
+		could := int64(max(0, c.shown)) + unseen - back
+		sum += could
+		if could > int64(v.Exposure) {
+			w.fail("%s at %s (%s) could still report %d (shows %d, sold %d that are not seen, put back %d that are not) and its exposure is %d: %+v",
+				w.skuNames[i], w.names[ch], kindNames[w.markets[ch].kind], could, c.shown, unseen, back, v.Exposure, v)
+			return
+		}
+	}
+	if w.mode == Strict && sum > int64(s.books.Available())+s.debt+s.ahead {
+		w.fail("%s: channels could still report %d of %d available", w.skuNames[i], sum, s.books.Available())
+	}
+}
+
+// trail is what happened last.
+func (w *world) trail() (out []string) {
+	n := min(w.seen, uint64(len(w.tail)))
+	for i := w.seen - n; i < w.seen; i++ {
+		h := &w.tail[i%uint64(len(w.tail))]
+		name := "?"
+		if int(h.kind) < len(happenings) {
+			name = happenings[h.kind]
+		}
+		out = append(out, fmt.Sprintf("%.6f s %s a=%d b=%d c=%d", float64(h.at-begin)/1e6, name, h.a, h.b, h.c))
+	}
+	for _, a := range w.alerts {
+		out = append(out, "alert "+a)
+	}
+	return out
+}

@@ -1,0 +1,117 @@
+package simulation
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+)
+
+// small is a world that a test can afford: every kind of channel, all faults.
+func small(modes ...Mode) Config {
+	return Config{Seeds: 2, SeedStart: 1, Modes: modes, Channels: 15, SKUs: 8, Demand: 3000, Hours: 1, Workers: 2}
+}
+
+func run(t *testing.T, c Config) *Report {
+	t.Helper()
+	r, err := Run(t.Context(), c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestStrictKeepsItsPromise runs the real cores through faults of every sort, and verifies the invariants after everything that happens.
+func TestStrictKeepsItsPromise(t *testing.T) {
+	c := small(Strict, Adaptive, Pooled, Polling)
+	c.Check = true
+	r := run(t, c)
+	for i := range r.Modes {
+		m := &r.Modes[i]
+		t.Logf("%s: %d orders, %d oversold, sell-through %.4f, %.2f writes a sale, %d checks, %d crashes, %d alerts", m.Mode, m.Orders, m.OversoldUnits, m.SellThrough, m.WritesPerSale, m.Checks, m.Crashes, m.Alerts)
+		if m.Orders < 3000 || m.SellThrough < 0.8 {
+			t.Errorf("%s sells too little to mean anything", m.Mode)
+		}
+	}
+	strict, pooled, polling := &r.Modes[0], &r.Modes[2], &r.Modes[3]
+	if strict.OversoldUnits != 0 || *strict.MinSlack < 0 {
+		t.Errorf("strict oversold %d, slack %d", strict.OversoldUnits, *strict.MinSlack)
+	}
+	if strict.Checks < 1000 || strict.Crashes == 0 {
+		t.Errorf("%d checks, %d crashes", strict.Checks, strict.Crashes)
+	}
+	// The same worlds, without the books: it is not for lack of trouble.
+	if pooled.OversoldUnits == 0 || polling.OversoldUnits <= pooled.OversoldUnits {
+		t.Errorf("pooled oversold %d and polling %d", pooled.OversoldUnits, polling.OversoldUnits)
+	}
+	if strict.Writes >= pooled.Writes {
+		t.Errorf("strict writes %d times, pooled %d", strict.Writes, pooled.Writes)
+	}
+	if pooled.Demand != strict.Demand || pooled.IdealUnits != polling.IdealUnits {
+		t.Error("the modes do not see the same buyers")
+	}
+}
+
+// TestSameSeedSameTrace holds that a seed decides everything, whatever runs beside it.
+func TestSameSeedSameTrace(t *testing.T) {
+	for _, m := range Modes {
+		c := small(m)
+		c.Demand = 1500
+		one := run(t, c)
+		c.Workers = 1
+		two := run(t, c)
+		c.SeedStart++
+		other := run(t, c)
+		if one.Modes[0].Trace != two.Modes[0].Trace {
+			t.Errorf("%s: traces %s and %s of the same seeds", m, one.Modes[0].Trace, two.Modes[0].Trace)
+		}
+		if one.Modes[0].Trace == other.Modes[0].Trace {
+			t.Errorf("%s: the same trace of other seeds", m)
+		}
+		a, _ := json.Marshal(one.Modes[0])
+		b, _ := json.Marshal(two.Modes[0])
+		if !bytes.Equal(a, b) {
+			t.Errorf("%s: %s\n%s", m, a, b)
+		}
+	}
+}
+
+// TestABrokenRuleIsCaught takes acknowledgements for proof that nothing was sold unseen: the checks find that at once, and without them units
+// are sold twice.
+func TestABrokenRuleIsCaught(t *testing.T) {
+	c := small(Strict)
+	c.trustAcks, c.Check = true, true
+	var broken *BrokenError
+	if _, err := Run(t.Context(), c, nil); !errors.As(err, &broken) {
+		t.Errorf("checked: %v", err)
+	} else if !strings.Contains(broken.What, "could still report") && !strings.Contains(broken.What, "exposed") || len(broken.Tail) == 0 {
+		t.Errorf("report: %v", broken)
+	}
+	c.Check, c.Seeds, c.Demand = false, 8, 6000
+	if r := run(t, c); r.Modes[0].OversoldUnits == 0 {
+		t.Error("a broken rule oversells nothing")
+	}
+}
+
+func TestRunRefusesNonsense(t *testing.T) {
+	_, err := Run(t.Context(), Config{Seeds: -1, Modes: []Mode{"hope"}, Channels: 10_000, Hours: 1000}, nil)
+	for _, want := range []string{"seeds", "hope", "channels", "hours"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: want a word on %s", err, want)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	r := run(t, Config{Seeds: 1, Modes: []Mode{Strict, Polling}, Channels: 5, SKUs: 4, Demand: 200, Hours: 1})
+	var b strings.Builder
+	if err := r.Table(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"strict", "polling", "sell-through", "Seeds 0 to 0, 5 channels", "trace strict " + r.Modes[0].Trace} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
