@@ -68,7 +68,12 @@ func (s *Solver) Explain(dst []Step, i int) []Step {
 		return append(dst, Step{Name: "pause", Detail: text})
 	}
 	if s.owned[i] > 0 {
-		dst = append(dst, Step{Name: "exclusive", Units: c.target, Detail: num(s.owned[i]) + " in its own locations, outside the rules"})
+		run += s.owned[i]
+		dst = append(dst, Step{Name: "exclusive", Units: run, Detail: num(s.owned[i]) + " in its own locations, outside the rules"})
+	}
+	if f := &c.rules.Floor; f.Set {
+		run = max(run, f.value(0))
+		dst = append(dst, Step{Name: "floor", Units: run, Detail: rule(f) + "at least " + num(f.value(0)) + ", made to order where there is less"})
 	}
 	return dst
 }

@@ -106,3 +106,32 @@ func TestRoomIsWhatAFlowAllows(t *testing.T) {
 		}
 	})
 }
+
+// TestFloorIsShownWithNothingThere in every mode, unless the channel is paused, and is explained.
+func TestFloorIsShownWithNothingThere(t *testing.T) {
+	var s allocation.Solver
+	for mode := allocation.Pooled; mode <= allocation.Fair; mode++ {
+		for _, available := range []units{-3, 0, 2, 9} {
+			in := &allocation.Input{
+				Layout: allocation.NewLayout([]allocation.Seller{{ID: "a"}, {ID: "b"}, {ID: "c"}}, []allocation.Place{{ID: "W"}}), Stock: []allocation.Stock{{ID: "W", Available: available}},
+				Channels: []allocation.Listed{{Seller: 0}, {Seller: 1}, {Seller: 2, Paused: true}},
+				Rules:    &allocation.Rules{Mode: mode, Channels: []allocation.ChannelRules{{Floor: set(4, "mto"), HideAt: set(1, "hide")}, {}, {Floor: set(4, "mto")}}},
+			}
+			s.Solve(in)
+			if got := s.Target(0); got < 4 || got > max(4, available) {
+				t.Errorf("%v with %d: shows %d; want its floor of 4", mode, available, got)
+			}
+			if got := s.Target(1); got > max(0, available) || mode != allocation.Pooled && got > max(0, available-4) {
+				t.Errorf("%v with %d: the other shows %d", mode, available, got)
+			}
+			if got := s.Target(2); got != 0 {
+				t.Errorf("%v with %d: the paused one shows %d", mode, available, got)
+			}
+			for i := range 3 {
+				if steps := s.Explain(nil, i); steps[len(steps)-1].Units != s.Target(i) {
+					t.Errorf("%v with %d: channel %d shows %d, explained as %v", mode, available, i, s.Target(i), steps)
+				}
+			}
+		}
+	}
+}

@@ -120,6 +120,9 @@ func (s *Solver) Limit(i int) Units {
 	return max(c.limit+s.owned[i], c.rules.Floor.value(0))
 }
 
+// Scopes is how many sets of places the channels of the last input sell from that differ in its stock.
+func (s *Solver) Scopes() int { return len(s.scopes) }
+
 // Own is what only channel i can sell: the stock of its own places.
 func (s *Solver) Own(i int) Units { return s.owned[i] }
 

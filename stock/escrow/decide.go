@@ -330,6 +330,7 @@ func (d *Decider) plan() {
 		}
 	}
 	d.solver.Solve(&d.input)
+	s.scoped = d.solver.Scopes() > 1
 	for i := range d.plans {
 		p := &d.plans[i]
 		if p.at < 0 {

@@ -169,6 +169,7 @@ type SKU struct {
 	terms     int64 // version of the settings last decided by
 	started   bool  // decided at least once since it was restored
 	dirty     bool  // something happened that needs a decision
+	scoped    bool  // channels sell from different places: any change of stock needs a decision
 	keep      bool  // the books changed in a way that a restart would not find out by itself
 	channels  []channel
 	open      int  // grants without a result
@@ -351,7 +352,7 @@ func (s *SKU) Level(l *Level) bool {
 		s.dirty = true
 	}
 	s.seen, s.version, s.available = true, l.Version, l.Available
-	if s.phase != Strict {
+	if s.phase != Strict || s.scoped {
 		s.dirty = true
 	}
 	s.event, s.kind = l.Event, l.Kind
@@ -361,7 +362,9 @@ func (s *SKU) Level(l *Level) bool {
 func (s *SKU) alert(a Alert) { s.alerts = append(s.alerts, a) }
 
 // Result takes in what is known of a granted write. It returns false, and changes nothing, when the write is not the open one of its channel.
-func (s *SKU) Result(r *Result, skew int64) bool {
+func (s *SKU) Result(res *Result, skew int64) bool {
+	known := *res
+	r := &known
 	c := s.find(r.Channel)
 	if c == nil || c.book == nil || c.book.grant == "" || c.book.grant != r.ID {
 		return false
@@ -369,6 +372,7 @@ func (s *SKU) Result(r *Result, skew int64) bool {
 	b := c.book
 	w, _, _ := b.InFlight()
 	shownAt := r.ShownAt
+	r.ShownKnown = r.ShownKnown && max(shownAt, r.AckedAt) > 0
 	if shownAt == 0 {
 		shownAt = r.AckedAt
 	}
@@ -377,6 +381,9 @@ func (s *SKU) Result(r *Result, skew int64) bool {
 	switch r.Outcome {
 	case write.Applied:
 		switch {
+		case r.AckedAt <= 0: // nobody can say which sales came before it
+			b.Abandoned()
+			b.doubt = true
 		case w.Operation != write.Read:
 			raised = b.Applied(r.AckedAt+skew, r.Shown, r.ShownKnown)
 			b.doubt = b.doubt && w.Operation != write.Absolute
