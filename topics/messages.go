@@ -50,39 +50,6 @@ func (c *Codec) AppendEvent(dst []byte, e *event.Event) []byte {
 	return c.appendMessage(dst, "StockEvent", &m)
 }
 
-// EventReader decodes stock.events values one after another into the same memory. Not safe for concurrent use.
-type EventReader struct{ m onhandv1.StockEvent }
-
-// Read decodes value into e. The strings of e alias value. A kind this version does not know is kept as its number (Kind.String says
-// unknown): the caller rejects it.
-func (r *EventReader) Read(value []byte, e *event.Event) error {
-	b, err := payload(value, eventIndex)
-	if err != nil {
-		return undecodable("stock event", err)
-	}
-	r.m.Reset()
-	if err := r.m.UnmarshalVTUnsafe(b); err != nil {
-		return undecodable("stock event", err)
-	}
-	m := &r.m
-	kind := m.Kind
-	if kind < 0 || kind > 255 {
-		kind = 255
-	}
-	disposition := m.Disposition
-	if disposition < 0 || disposition > 255 {
-		disposition = 255
-	}
-	*e = event.Event{
-		ID: m.Id, Kind: event.Kind(kind), SKU: m.Sku, Location: m.Location, Channel: m.Channel, OrderID: m.OrderId, LineID: m.LineId,
-		Quantity: event.Units(m.Quantity), UnitPrice: m.UnitPrice, UnitCost: m.UnitCost, Currency: m.Currency, ToLocation: m.ToLocation,
-		Reason: m.Reason, Disposition: event.Disposition(disposition), Reference: m.Reference, ReservationID: m.ReservationId,
-		ExpiresAt: m.ExpiresAtUs, AsOf: m.AsOfUs, RestockedByChannel: m.RestockedByChannel, OccurredAt: m.OccurredAtUs,
-		ReceivedAt: m.ReceivedAtUs, Source: m.Source, Checked: m.Checked,
-	}
-	return nil
-}
-
 // AppendLevel appends the stock.levels value of l to dst.
 func (c *Codec) AppendLevel(dst []byte, l *ledger.Level) []byte {
 	m := onhandv1.StockLevel{

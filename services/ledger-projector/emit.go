@@ -1,6 +1,7 @@
 package ledgerprojector
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -226,7 +227,9 @@ func (w *worker) keep(o *output, r *kgo.Record, offset int64, b *hotview.Batch) 
 }
 
 func (w *worker) reject(o *output, r *kgo.Record, reason, detail string, b *hotview.Batch) {
-	w.keep(o, w.s.deps.Codec.RejectedRecord(r, reason, detail, name, time.Now()), r.Offset, b)
+	out := w.s.deps.Codec.RejectedRecord(r, reason, detail, name, time.Now())
+	out.Key = bytes.Clone(out.Key) // r's memory is used again
+	w.keep(o, out, r.Offset, b)
 }
 
 func (w *worker) alertOversold(o *output, e *event.Event, units ledger.Units, b *hotview.Batch) {

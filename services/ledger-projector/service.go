@@ -81,7 +81,7 @@ func (s *Service) Run(ctx context.Context) error {
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.AutoCommitMarks(), kgo.AutoCommitInterval(time.Second),
 		kgo.BlockRebalanceOnPoll(), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.revoked), kgo.AdjustFetchOffsetsFn(s.assigned),
 		kgo.SessionTimeout(s.cfg.Session), kgo.HeartbeatInterval(s.cfg.Session/5),
-		kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchMaxBytes(16<<20), kgo.FetchMaxPartitionBytes(4<<20),
+		kgo.WithPools(new(pools)), kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchMaxBytes(16<<20), kgo.FetchMaxPartitionBytes(4<<20),
 		kgo.ProducerLinger(0), kgo.MaxBufferedRecords(200_000), kgo.ProducerBatchMaxBytes(1<<20-1<<12),
 	)
 	if err != nil {

@@ -727,6 +727,9 @@ func TestPoisonNeverStopsAPartition(t *testing.T) {
 				t.Fatal(err)
 			}
 			got[rej.Reason]++
+			if k := string(rec.Key); k != "S" && (k != "T" || rej.Reason != "key_mismatch") {
+				t.Fatalf("rejected under the key %q: %+v", k, rej)
+			}
 			if rej.Topic != schemas.StockEvents || rej.Detail == "" || rej.RejectedBy != name {
 				t.Fatalf("rejected %+v", rej)
 			}

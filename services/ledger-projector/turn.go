@@ -259,12 +259,12 @@ func (w *worker) foldInto(t *turn) (full bool) {
 		r := rs[n]
 		rs[n] = nil
 		n++
-		if r.Offset <= w.folded {
-			continue // fetched twice
+		if r.Offset > w.folded { // else it was fetched twice
+			t.records++
+			w.folded, b.Last = r.Offset, r.Offset
+			w.apply(t, r, &e)
 		}
-		t.records++
-		w.folded, b.Last = r.Offset, r.Offset
-		w.apply(t, r, &e)
+		r.Recycle() // nothing of it is kept
 		full = t.records >= s.cfg.BatchEvents || len(w.state.Changed()) >= s.cfg.BatchSKUs
 	}
 	w.records = rs[n:]

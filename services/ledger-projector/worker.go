@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -319,7 +320,7 @@ func (w *worker) trace(t *turn, r *kgo.Record, e *event.Event) {
 		return
 	}
 	ctx, span := w.s.deps.Telemetry.Tracer.Start(ctx, "ledger apply", trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
-		attribute.String("stock.event.id", e.ID), attribute.String("stock.event.kind", e.Kind.String()), attribute.String("stock.sku", e.SKU),
+		attribute.String("stock.event.id", strings.Clone(e.ID)), attribute.String("stock.event.kind", e.Kind.String()), attribute.String("stock.sku", strings.Clone(e.SKU)),
 		attribute.Int64("messaging.kafka.offset", r.Offset)))
 	t.spans = append(t.spans, span)
 	w.traced[w.state.SKU(e.SKU).Name()] = ctx
