@@ -14,18 +14,14 @@ import (
 	"github.com/onhand/onhand/platform/problem"
 )
 
-type applyCmd struct {
-	target
-	File   string `help:"The YAML file; - reads standard input." short:"f" required:"" placeholder:"FILE"`
-	DryRun bool   `help:"Check the file and say what would change, and change nothing."`
-	Prune  bool   `help:"Also delete channels, locations and rules that the file does not hold."`
+// settingsFile is a YAML file of settings named on the command line.
+type settingsFile struct {
+	File string `help:"The YAML file; - reads standard input." short:"f" required:"" placeholder:"FILE"`
 }
 
-// Run sends the file to PUT /v1/catalog and prints what changed, or each fault with its place.
-func (c *applyCmd) Run(ctx context.Context, s streams) error {
-	var text []byte
-	var err error
-	name := c.File
+// read is the file's name for messages, and its text with ${NAME} replaced from the environment.
+func (c *settingsFile) read(s streams, conn connection) (name string, text []byte, err error) {
+	name = c.File
 	if name == "-" {
 		name = "(standard input)"
 		text, err = io.ReadAll(s.in)
@@ -33,18 +29,32 @@ func (c *applyCmd) Run(ctx context.Context, s streams) error {
 		text, err = os.ReadFile(name)
 	}
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	conn, err := c.find()
-	if err != nil {
-		return err
-	}
-	if text, err = expand(name, text, func(v string) (string, bool) {
+	text, err = expand(name, text, func(v string) (string, bool) {
 		if v == "ONHAND_MARKETPLACES" && os.Getenv(v) == "" && conn.Marketplaces != "" {
 			return conn.Marketplaces, true
 		}
 		return os.LookupEnv(v)
-	}); err != nil {
+	})
+	return name, text, err
+}
+
+type applyCmd struct {
+	target
+	settingsFile
+	DryRun bool `help:"Check the file and say what would change, and change nothing."`
+	Prune  bool `help:"Also delete channels, locations and rules that the file does not hold."`
+}
+
+// Run sends the file to PUT /v1/catalog and prints what changed, or each fault with its place.
+func (c *applyCmd) Run(ctx context.Context, s streams) error {
+	conn, err := c.find()
+	if err != nil {
+		return err
+	}
+	name, text, err := c.read(s, conn)
+	if err != nil {
 		return err
 	}
 	return conn.apply(ctx, s.out, name, text, c.DryRun, c.Prune)

@@ -30,6 +30,7 @@ type cli struct {
 	Up       upCmd       `cmd:"" help:"Run all of Onhand in one process, on embedded parts or on yours."`
 	Replay   replayCmd   `cmd:"" help:"Feed a file of past orders to a running Onhand."`
 	Apply    applyCmd    `cmd:"" help:"Set channels, locations, rules and listings from a YAML file."`
+	Rules    rulesCmd    `cmd:"" help:"Try other rules before they are applied."`
 	Status   statusCmd   `cmd:"" help:"Show what runs, where it listens, and how it is."`
 	Console  consoleCmd  `cmd:"" help:"Print a link that opens the console once."`
 	Tail     tailCmd     `cmd:"" help:"Follow a topic, its records as JSON."`

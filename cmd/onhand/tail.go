@@ -85,11 +85,10 @@ func printable(b []byte) string {
 	return fmt.Sprintf("%q", b) + cut
 }
 
-// brokers are those of the flags, else of the running onhand up.
-func (c *tailFlags) brokers() kafka.Config {
-	conf := c.Config
+// brokersOf is the brokers of the flags, else of the running onhand up.
+func brokersOf(t target, conf kafka.Config) kafka.Config {
 	if slices.Equal(conf.Brokers, []string{"127.0.0.1:9092"}) { // the default
-		if i, err := readInstance(c.Data); err == nil && i.alive() && i.Kafka != "" {
+		if i, err := readInstance(t.Data); err == nil && i.alive() && i.Kafka != "" {
 			conf.Brokers = strings.Split(i.Kafka, ",")
 		}
 	}
@@ -98,7 +97,7 @@ func (c *tailFlags) brokers() kafka.Config {
 
 // follow prints the records of a topic.
 func (c *tailFlags) follow(ctx context.Context, out io.Writer, topic string, text func(*kgo.Record) (string, error)) error {
-	conf := c.brokers()
+	conf := brokersOf(c.target, c.Config)
 	start := kgo.NewOffset().AtEnd()
 	if c.FromBeginning || c.NoFollow {
 		start = kgo.NewOffset().AtStart()

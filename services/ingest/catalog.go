@@ -261,18 +261,7 @@ func (s *Service) judge(now *current, file *catalogfile.File) []catalogfile.Faul
 	if len(out) > 0 {
 		return out
 	}
-	for i := range d.Channels {
-		now.Channels[d.Channels[i].ID] = &d.Channels[i]
-	}
-	for i := range d.Locations {
-		now.Locations[d.Locations[i].ID] = &d.Locations[i]
-	}
-	for i := range d.Rules {
-		now.Rules[d.Rules[i].ID] = &d.Rules[i]
-	}
-	for i := range d.Listings {
-		now.listings[d.Listings[i].SKU] = &d.Listings[i]
-	}
+	d.Merge(&now.Settings, now.listings)
 	for _, m := range leftBehind(now) {
 		out = append(out, catalogfile.Fault{Place: catalogfile.Place{Line: 1, Column: 1}, Message: m})
 	}

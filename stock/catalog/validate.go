@@ -107,6 +107,22 @@ func (d *Document) Validate(base *Settings) []Fault {
 	return c.faults
 }
 
+// Merge puts the document's entries in force: into base, whose maps it changes and whose values it does not, and into listings.
+func (d *Document) Merge(base *Settings, listings map[string]*Listing) {
+	for i := range d.Channels {
+		base.Channels[d.Channels[i].ID] = &d.Channels[i]
+	}
+	for i := range d.Locations {
+		base.Locations[d.Locations[i].ID] = &d.Locations[i]
+	}
+	for i := range d.Rules {
+		base.Rules[d.Rules[i].ID] = &d.Rules[i]
+	}
+	for i := range d.Listings {
+		listings[d.Listings[i].SKU] = &d.Listings[i]
+	}
+}
+
 // Validate returns every fault of settings as a whole, in order of kind and id, with elements named by id: rules[web-cap].cap. Use it to judge
 // what a removal would leave behind.
 func Validate(s *Settings) []Fault {
