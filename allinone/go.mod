@@ -88,7 +88,10 @@ require (
 	github.com/yuin/gopher-lua v1.1.1 // indirect
 )
 
+require github.com/onhand/onhand/catalogfile v0.0.0 // indirect
+
 replace (
+	github.com/onhand/onhand/catalogfile => ../catalogfile
 	github.com/onhand/onhand/platform => ../platform
 	github.com/onhand/onhand/schemas => ../schemas
 	github.com/onhand/onhand/services/allocator => ../services/allocator

@@ -44,6 +44,7 @@ require (
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/mfridman/interpolate v0.0.2 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
+	github.com/onhand/onhand/catalogfile v0.0.0 // indirect
 	github.com/onhand/onhand/services/allocator v0.0.0 // indirect
 	github.com/onhand/onhand/services/analytics v0.0.0 // indirect
 	github.com/onhand/onhand/services/channel-pusher v0.0.0 // indirect
@@ -90,6 +91,7 @@ require (
 
 replace (
 	github.com/onhand/onhand/allinone => ../allinone
+	github.com/onhand/onhand/catalogfile => ../catalogfile
 	github.com/onhand/onhand/embedded => ../embedded
 	github.com/onhand/onhand/platform => ../platform
 	github.com/onhand/onhand/schemas => ../schemas

@@ -368,7 +368,7 @@ func (c *Codec) AppendSetting(dst []byte, s *Setting) []byte {
 			Name: ch.Name, Adapter: ch.Adapter, BaseUrl: ch.BaseURL, Operation: onhandv1.WriteOperation(ch.Operation),
 			BatchSize: int32(ch.BatchSize), RatePerSecond: ch.RatePerSecond, Burst: int32(ch.Burst), MaxInFlight: int32(ch.MaxInFlight),
 			Locations: ch.Locations, ListsAllSkus: ch.ListsAllSKUs, TokenSecret: ch.TokenSecret, Paused: ch.Paused, TimeoutMs: int32(ch.TimeoutMS),
-			LateWindowMs: int32(ch.LateWindowMS),
+			LateWindowMs: int32(ch.LateWindowMS), SetsAny: ch.SetsAny, WriteOnly: ch.WriteOnly,
 		}}
 	case s.Location != nil:
 		l := s.Location
@@ -384,7 +384,7 @@ func (c *Codec) AppendSetting(dst []byte, s *Setting) []byte {
 			Match:  &onhandv1.RuleMatch{Channel: r.Match.Channel, Sku: r.Match.SKU, Brand: r.Match.Brand, Category: r.Match.Category},
 			Buffer: (*int64)(r.Buffer), Reserve: (*int64)(r.Reserve), CapBp: r.CapBP, Max: (*int64)(r.Max), HideAt: (*int64)(r.HideAt),
 			Priority: r.Priority, Weight: (*int64)(r.Weight), Paused: r.Paused, Mode: r.Mode, PoolBuffer: (*int64)(r.PoolBuffer),
-			Rounding: r.Rounding,
+			Rounding: r.Rounding, Share: r.Share, Floor: (*int64)(r.Floor),
 		}}
 	case s.Policy != nil:
 		m.Kind, m.Id = "policy", catalog.IntakePolicy
@@ -411,7 +411,7 @@ func DecodeSetting(value []byte) (*Setting, error) {
 			ID: m.Id, Name: c.Name, Adapter: c.Adapter, BaseURL: c.BaseUrl, Operation: operation(c.Operation), BatchSize: int(c.BatchSize),
 			RatePerSecond: c.RatePerSecond, Burst: int(c.Burst), MaxInFlight: int(c.MaxInFlight), Locations: c.Locations,
 			ListsAllSKUs: c.ListsAllSkus, TokenSecret: c.TokenSecret, Paused: c.Paused, TimeoutMS: int(c.TimeoutMs),
-			LateWindowMS: int(c.LateWindowMs),
+			LateWindowMS: int(c.LateWindowMs), SetsAny: c.SetsAny, WriteOnly: c.WriteOnly,
 		}
 	case *onhandv1.Setting_Location:
 		l := spec.Location
@@ -424,7 +424,7 @@ func DecodeSetting(value []byte) (*Setting, error) {
 		s.Rule = &catalog.Rule{
 			ID: m.Id, Buffer: (*catalog.Units)(r.Buffer), Reserve: (*catalog.Units)(r.Reserve), CapBP: r.CapBp, Max: (*catalog.Units)(r.Max),
 			HideAt: (*catalog.Units)(r.HideAt), Priority: r.Priority, Weight: (*catalog.Units)(r.Weight), Paused: r.Paused, Mode: r.Mode,
-			PoolBuffer: (*catalog.Units)(r.PoolBuffer), Rounding: r.Rounding,
+			PoolBuffer: (*catalog.Units)(r.PoolBuffer), Rounding: r.Rounding, Share: r.Share, Floor: (*catalog.Units)(r.Floor),
 		}
 		if w := r.Match; w != nil {
 			s.Rule.Match = catalog.Match{Channel: w.Channel, SKU: w.Sku, Brand: w.Brand, Category: w.Category}
@@ -445,7 +445,7 @@ func (c *Codec) AppendListing(dst []byte, l *catalog.Listing, appliedAt int64, a
 	}
 	for _, ch := range l.Channels {
 		m.Channels = append(m.Channels, &onhandv1.ChannelListing{
-			Channel: ch.Channel, ExternalId: ch.ExternalID, Price: ch.Price, Currency: ch.Currency, Paused: ch.Paused,
+			Channel: ch.Channel, ExternalId: ch.ExternalID, Price: ch.Price, Currency: ch.Currency, Paused: ch.Paused, Fee: ch.Fee,
 		})
 	}
 	for _, p := range l.Components {
@@ -467,7 +467,7 @@ func DecodeListing(value []byte) (*catalog.Listing, error) {
 	l := &catalog.Listing{SKU: m.Sku, Title: m.Title, Brand: m.Brand, Category: m.Category, UnitCost: m.UnitCost, Currency: m.Currency}
 	for _, ch := range m.Channels {
 		l.Channels = append(l.Channels, catalog.ChannelListing{
-			Channel: ch.Channel, ExternalID: ch.ExternalId, Price: ch.Price, Currency: ch.Currency, Paused: ch.Paused,
+			Channel: ch.Channel, ExternalID: ch.ExternalId, Price: ch.Price, Currency: ch.Currency, Paused: ch.Paused, Fee: ch.Fee,
 		})
 	}
 	for _, p := range m.Components {

@@ -60,6 +60,7 @@ require (
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
 	github.com/muesli/cancelreader v0.2.2 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
+	github.com/onhand/onhand/catalogfile v0.0.0 // indirect
 	github.com/onhand/onhand/services/allocator v0.0.0 // indirect
 	github.com/onhand/onhand/services/analytics v0.0.0 // indirect
 	github.com/onhand/onhand/services/channel-pusher v0.0.0 // indirect
@@ -111,6 +112,7 @@ require (
 
 replace (
 	github.com/onhand/onhand/allinone => ../../allinone
+	github.com/onhand/onhand/catalogfile => ../../catalogfile
 	github.com/onhand/onhand/embedded => ../../embedded
 	github.com/onhand/onhand/platform => ../../platform
 	github.com/onhand/onhand/schemas => ../../schemas

@@ -17,18 +17,19 @@ func room(rel string) string {
 
 // closed is, for each room, the rooms that nothing in it may depend on, directly or not.
 var closed = map[string][]string{
-	"stock":      {"platform", "schemas", "topics", "services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"platform":   {"stock", "schemas", "topics", "services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"schemas":    {"stock", "platform", "topics", "services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"topics":     {"services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"services":   {"services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"embedded":   {"stock", "services", "simulation", "allinone", "bench", "cmd", "e2e"},
-	"simulators": {"services", "simulation", "embedded", "allinone", "bench", "cmd", "e2e"},
-	"simulation": {"platform", "schemas", "topics", "simulators", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
-	"examples":   {"services", "platform", "simulation", "embedded", "allinone", "bench", "cmd", "e2e"},
-	"allinone":   {"bench", "cmd", "e2e"},
-	"bench":      {"cmd"},
-	"e2e":        {"cmd"},
+	"stock":       {"platform", "schemas", "topics", "services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"platform":    {"stock", "schemas", "topics", "services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"schemas":     {"stock", "platform", "topics", "services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"catalogfile": {"platform", "schemas", "topics", "services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"topics":      {"services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"services":    {"services", "simulators", "simulation", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"embedded":    {"stock", "services", "simulation", "allinone", "bench", "cmd", "e2e"},
+	"simulators":  {"services", "simulation", "embedded", "allinone", "bench", "cmd", "e2e"},
+	"simulation":  {"platform", "schemas", "topics", "simulators", "embedded", "allinone", "bench", "cmd", "e2e", "examples"},
+	"examples":    {"services", "platform", "simulation", "embedded", "allinone", "bench", "cmd", "e2e"},
+	"allinone":    {"bench", "cmd", "e2e"},
+	"bench":       {"cmd"},
+	"e2e":         {"cmd"},
 }
 
 // TestImports holds who may depend on whom. Services meet in topics only; stock is arithmetic and platform is plumbing, and neither has heard

@@ -38,6 +38,7 @@ type engine struct {
 	secret      func(name string) (string, error)
 	tracer      trace.Tracer
 	log         *slog.Logger
+	lease       *lease
 	flights     context.Context // ends when requests under way must be given up
 	recent      recent
 	syncLatency metric.Float64Histogram // nil when nobody measures
@@ -144,7 +145,11 @@ func (a *account) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		a.mu.Lock()
 		now := time.Now()
-		req, until := a.queue.Next(now)
+		var req *queue.Request
+		until := now.Add(a.lease.session / 10)
+		if a.lease.holds(now) {
+			req, until = a.queue.Next(now)
+		}
 		var f *flight
 		if req != nil {
 			f = &flight{Request: req, wire: a.wire, to: a.to, secret: a.conf.TokenSecret}
@@ -203,6 +208,9 @@ func (a *account) perform(f *flight) {
 	}
 	var results []adapter.ItemResult
 	var shown []adapter.Shown
+	if err == nil && !a.lease.holds(time.Now()) {
+		err = &adapter.CallError{Kind: adapter.NotSent, Detail: "Kafka was not heard for a session: the channel may be another instance's by now"}
+	}
 	switch {
 	case err != nil:
 	case f.Read():

@@ -165,8 +165,9 @@ func newRig(cfg Config, conf catalog.Channel) *rig {
 	r := &rig{shown: make(map[string]int64), now: make(map[string]bool)}
 	e := &engine{
 		cfg: cfg, out: r, adapters: map[string]adapter.Adapter{"http": r}, secret: func(string) (string, error) { return "", nil },
-		tracer: noop.NewTracerProvider().Tracer(""), log: slog.New(slog.NewTextHandler(io.Discard, nil)), flights: context.Background(),
+		tracer: noop.NewTracerProvider().Tracer(""), log: slog.New(slog.NewTextHandler(io.Discard, nil)), flights: context.Background(), lease: &lease{session: 1e6 * time.Hour},
 	}
+	e.lease.renew(time.Now())
 	conf.ID, conf.Adapter = "shop", "http"
 	r.account = newAccount(e, "shop")
 	r.account.configure(&conf)
@@ -891,4 +892,30 @@ func TestSalesBehindALaterEventAreNotSoldAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An account that has not heard from Kafka for a session sends nothing: its partitions may be another's.
+func TestNothingIsSentWithoutALease(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRig(still(), catalog.Channel{})
+		defer r.stop()
+		r.account.lease.session = 10 * time.Second
+		pass(9 * time.Second)
+		r.target("a", 5, 1, 0)
+		pass(time.Millisecond)
+		if len(r.writes()) != 1 {
+			t.Fatal("nothing is sent within the session")
+		}
+		pass(10 * time.Second)
+		r.target("a", 6, 2, 0)
+		pass(time.Minute)
+		if len(r.writes()) != 1 {
+			t.Fatal("something was sent after the session")
+		}
+		r.account.lease.renew(time.Now())
+		r.settle(t)
+		if len(r.writes()) != 2 || r.at("a") != 6 {
+			t.Errorf("shows %d after %d writes", r.at("a"), len(r.writes()))
+		}
+	})
 }

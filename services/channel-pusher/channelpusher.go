@@ -167,7 +167,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	s.telling, s.silenced = context.WithCancel(context.Background())
 	s.engine = &engine{
 		cfg: cfg, out: s, adapters: map[string]adapter.Adapter{"http": httpjson.New(client)}, secret: store.get, tracer: s.tel.Tracer, log: s.tel.Log,
-		flights: flights,
+		flights: flights, lease: &lease{session: cfg.Session},
 	}
 	for name, a := range deps.Adapters {
 		s.engine.adapters[name] = a
@@ -177,7 +177,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		kgo.ConsumerGroup(Group), kgo.ConsumeRegex(), kgo.ConsumeTopics(`^`+strings.ReplaceAll(schemas.TargetsPrefix, ".", `\.`)+`.+$`),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), // markers of transactions are passed, too: the committed offset reaches the end
-		kgo.SessionTimeout(cfg.Session), kgo.HeartbeatInterval(cfg.Session/5),
+		kgo.WithHooks(s.engine.lease), kgo.SessionTimeout(cfg.Session), kgo.HeartbeatInterval(cfg.Session/5),
 		kgo.MetadataMaxAge(10*time.Second), kgo.MetadataMinAge(100*time.Millisecond), kgo.FetchMaxWait(time.Second),
 		kgo.AdjustFetchOffsetsFn(s.fromStart), kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { s.joined.Store(true) }),
 		kgo.OnPartitionsRevoked(func(ctx context.Context, _ *kgo.Client, lost map[string][]int32) { s.giveUp(ctx, lost, true) }),

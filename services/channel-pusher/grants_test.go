@@ -97,7 +97,7 @@ func TestRestartLeavesAWriteInDoubt(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := quick()
-	cfg.Drain = 50 * time.Millisecond
+	cfg.Drain = 500 * time.Millisecond
 	s := w.start(cfg)
 	w.targets(granted("shop", "a", "w1", catalog.Delta, 5, 5, 0))
 	w.shows("shop", "a", 5) // applied, and never answered
@@ -285,7 +285,7 @@ func TestGrantedWritesFromHell(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := quick()
-	cfg.Drain = 100 * time.Millisecond
+	cfg.Drain = time.Second
 	s := w.start(cfg)
 	results, err := w.kafka.Client(w.tel.Log, "allocator", kgo.ConsumeTopics("channel.writes"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {

@@ -16,10 +16,10 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/onhand/onhand/catalogfile"
 	"github.com/onhand/onhand/platform/apikey"
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/schemas"
-	"github.com/onhand/onhand/services/ingest/internal/catalogfile"
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/topics"
 )

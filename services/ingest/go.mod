@@ -51,9 +51,10 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/danielgtaylor/huma/v2 v2.37.2 // OpenAPI 3.1 from Go types
 	github.com/go-chi/chi/v5 v5.5.0 // routes
-	github.com/goccy/go-yaml v1.19.2 // settings files with line and column
+	github.com/goccy/go-yaml v1.19.2 // indirect
 	github.com/govalues/decimal v0.1.36 // money without floats
 	github.com/klauspost/compress v1.20.3 // fast gzip
+	github.com/onhand/onhand/catalogfile v0.0.0 // settings files
 	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 	github.com/redis/go-redis/v9 v9.23.0 // memory of idempotency keys
 	github.com/twmb/franz-go v1.22.2 // Kafka client
@@ -70,6 +71,7 @@ require (
 )
 
 replace (
+	github.com/onhand/onhand/catalogfile => ../../catalogfile
 	github.com/onhand/onhand/platform => ../../platform
 	github.com/onhand/onhand/schemas => ../../schemas
 	github.com/onhand/onhand/stock => ../../stock

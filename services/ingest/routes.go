@@ -10,10 +10,10 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
 
+	"github.com/onhand/onhand/catalogfile"
 	"github.com/onhand/onhand/platform/apikey"
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/schemas"
-	"github.com/onhand/onhand/services/ingest/internal/catalogfile"
 )
 
 // APIVersion is the version of the HTTP API's description.

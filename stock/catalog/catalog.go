@@ -63,7 +63,9 @@ type Channel struct {
 	TokenSecret   string // name of the secret, never the secret
 	Paused        bool
 	TimeoutMS     int
-	LateWindowMS  int // longest time that a write may still be applied after its answer failed to come; 0 means twice the time-out
+	LateWindowMS  int  // longest time that a write may still be applied after its answer failed to come; 0 means twice the time-out
+	SetsAny       bool // a compare-and-set channel that can also be set whatever it shows
+	WriteOnly     bool // what it shows cannot be read
 }
 
 // Match says what a rule applies to; empty fields match all.
@@ -97,6 +99,7 @@ type ChannelListing struct {
 	Price      string // decimal number in Currency
 	Currency   string
 	Paused     bool
+	Fee        string // what the channel keeps of each unit, decimal number in Currency
 }
 
 // Component is a part of a bundle.

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/govalues/decimal"
+
 	"github.com/onhand/onhand/stock/allocation"
 )
 
@@ -174,6 +176,40 @@ type Offer struct {
 	Channel    int    // the plan's channel number
 	ExternalID string // the SKU's id at the channel
 	Paused     bool   // the listing is paused
+}
+
+// Margin is what one unit of l earns at a channel: price less unit cost and fee, in thousandths of the price's currency; 0 when price or cost is not known, or they are
+// not in one currency. Of two channels of one priority the one that earns more is served first. The listing may be nil. It parses numbers: ask where it matters.
+func Margin(l *Listing, channel string) int64 {
+	if l == nil {
+		return 0
+	}
+	i := slices.IndexFunc(l.Channels, func(c ChannelListing) bool { return c.Channel == channel })
+	if i < 0 {
+		return 0
+	}
+	cl := &l.Channels[i]
+	if cl.Price == "" || l.UnitCost == "" || l.Currency != cl.Currency {
+		return 0
+	}
+	m, err := decimal.Parse(cl.Price)
+	for _, less := range []string{l.UnitCost, cl.Fee} {
+		if less == "" || err != nil {
+			continue
+		}
+		var d decimal.Decimal
+		if d, err = decimal.Parse(less); err == nil {
+			m, err = m.Sub(d)
+		}
+	}
+	if err != nil {
+		return 0
+	}
+	whole, frac, ok := m.Int64(3)
+	if !ok || whole > 1<<40 || whole < -1<<40 {
+		return 0
+	}
+	return whole*1000 + frac
 }
 
 // Offers appends to dst the channels that list a SKU, in order of channel id: those with a listing of it, and those that list all SKUs. The

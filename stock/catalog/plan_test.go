@@ -187,3 +187,42 @@ func BenchmarkRules(b *testing.B) {
 		offers = p.Offers(offers[:0], "A", l)
 	}
 }
+
+func TestMargin(t *testing.T) {
+	l := &catalog.Listing{SKU: "S", UnitCost: "4.10", Currency: "EUR", Channels: []catalog.ChannelListing{
+		{Channel: "amz", Price: "10", Currency: "EUR", Fee: "1.50"}, {Channel: "shop", Price: "9.5", Currency: "EUR"}, {Channel: "us", Price: "12", Currency: "USD"},
+		{Channel: "loss", Price: "3", Currency: "EUR", Fee: "0.333"}, {Channel: "odd", Price: "9,5", Currency: "EUR"}, {Channel: "none"},
+	}}
+	for channel, want := range map[string]int64{"amz": 4400, "shop": 5400, "us": 0, "loss": -1433, "odd": 0, "none": 0, "other": 0} {
+		if got := catalog.Margin(l, channel); got != want {
+			t.Errorf("%s earns %d; want %d", channel, got, want)
+		}
+	}
+	if got := catalog.Margin(nil, "amz"); got != 0 {
+		t.Errorf("no listing earns %d", got)
+	}
+}
+
+func TestGuarantees(t *testing.T) {
+	s := &catalog.Settings{Channels: map[string]*catalog.Channel{"ch": {ID: "ch"}}, Rules: map[string]*catalog.Rule{
+		"s": {ID: "s", Match: catalog.Match{SKU: "S"}, Mode: ptr("strict"), Share: ptr("priority"), Floor: ptr(catalog.Units(4))},
+		"p": {ID: "p", Match: catalog.Match{SKU: "P"}, Mode: ptr("pooled"), Share: ptr("greedy")},
+		"w": {ID: "w", Match: catalog.Match{SKU: "W"}, Mode: ptr("waterfall")},
+	}}
+	p := catalog.Compile(s)
+	for sku, want := range map[string]struct {
+		g allocation.Guarantee
+		m allocation.Mode
+		s allocation.Share
+	}{
+		"S": {allocation.Strict, allocation.Pooled, allocation.ByPriority}, "P": {allocation.NoGuarantee, allocation.Pooled, allocation.ByDemand},
+		"W": {allocation.NoGuarantee, allocation.Waterfall, allocation.ByDemand}, "X": {allocation.Adaptive, allocation.Pooled, allocation.ByDemand},
+	} {
+		if r := p.Rules(sku, nil); r.Guarantee != want.g || r.Mode != want.m || r.Share != want.s {
+			t.Errorf("%s: %v %v by %v; want %+v", sku, r.Guarantee, r.Mode, r.Share, want)
+		}
+	}
+	if f := p.Rules("S", nil).Channels[0].Floor; f.Units != 4 || f.Rule != "s" {
+		t.Errorf("floor %+v", f)
+	}
+}

@@ -34,11 +34,11 @@ type Fault struct {
 	// by its id (rules[web-cap].cap). The names are those of the settings file:
 	//
 	//	channels[].   id name adapter base_url operation batch_size rate_per_second burst max_in_flight locations[] token_secret timeout_ms
-	//	              late_window_ms
+	//	              late_window_ms sets_any write_only
 	//	locations[].  id name kind channel time_zone country buffer
 	//	rules[].      id match.channel match.sku match.brand match.category buffer reserve cap max hide_at priority weight floor mode share
 	//	              pool_buffer rounding
-	//	listings[].   sku title brand category unit_cost currency channels[].{channel external_id price currency} components[].{sku quantity}
+	//	listings[].   sku title brand category unit_cost currency channels[].{channel external_id price currency fee} components[].{sku quantity}
 	//
 	// A path that ends at an element (rules[3]) is about the element as a whole.
 	Path    string
@@ -227,6 +227,9 @@ func (c *checker) channel(p string, ch *Channel) {
 	if ch.Operation > CompareAndSet {
 		c.add(p+".operation", "%d is not known; want absolute, delta or compare_and_set", ch.Operation)
 	}
+	if ch.SetsAny && ch.Operation != CompareAndSet {
+		c.add(p+".sets_any", "only a channel with operation compare_and_set says whether it can also be set whatever it shows; remove it")
+	}
 	c.between(p+".batch_size", int64(ch.BatchSize), 0, maxBatch)
 	c.between(p+".burst", int64(ch.Burst), 0, maxRate)
 	c.between(p+".max_in_flight", int64(ch.MaxInFlight), 0, maxInFlight)
@@ -395,6 +398,7 @@ func (c *checker) listing(p string, l *Listing) {
 		seen[ch.Channel] = true
 		c.name(at+".external_id", "external id", ch.ExternalID, true)
 		c.money(at+".price", at+".currency", ch.Price, ch.Currency)
+		c.money(at+".fee", at+".currency", ch.Fee, ch.Currency)
 	}
 	clear(seen)
 	for i, part := range l.Components {

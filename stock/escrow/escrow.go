@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/onhand/onhand/stock/allocation"
+	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/exposure"
 	"github.com/onhand/onhand/stock/write"
@@ -40,6 +41,14 @@ type API struct {
 	Reads     bool            // what it shows can be read
 }
 
+// APIOf is what can be done with a channel by its settings.
+func APIOf(ch *catalog.Channel) API {
+	if ch.Adapter == "" || ch.Adapter == "none" {
+		return API{}
+	}
+	return API{Operation: ch.Operation, SetsAny: ch.SetsAny, Reads: !ch.WriteOnly}
+}
+
 // WayDown says that a channel with unknown exposure can be brought under the books.
 func (a API) WayDown() bool {
 	return a.quiesces() || a.Operation != write.UnspecifiedOperation && a.Reads
@@ -55,7 +64,7 @@ type Offer struct {
 	Seller     int    // the layout's number
 	ExternalID string // the SKU's id at the channel
 	Paused     bool
-	Margin     int64 // earned per unit, for channels of one priority
+	Margin     int64 // earned per unit (catalog.Margin), for channels of one priority; asked only where the share is by priority
 }
 
 // Delay is how long a channel takes, in microseconds, as measured (p95).

@@ -220,7 +220,11 @@ type Channel struct {
 	// Longest wait for an answer, milliseconds.
 	TimeoutMs int32 `protobuf:"varint,13,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
 	// Longest time that a write may still be applied after its answer failed to come, milliseconds; 0 means twice timeout_ms.
-	LateWindowMs  int32 `protobuf:"varint,14,opt,name=late_window_ms,json=lateWindowMs,proto3" json:"late_window_ms,omitempty"`
+	LateWindowMs int32 `protobuf:"varint,14,opt,name=late_window_ms,json=lateWindowMs,proto3" json:"late_window_ms,omitempty"`
+	// Of a channel whose operation is compare-and-set: it can also be set whatever it shows.
+	SetsAny bool `protobuf:"varint,15,opt,name=sets_any,json=setsAny,proto3" json:"sets_any,omitempty"`
+	// What it shows cannot be read.
+	WriteOnly     bool `protobuf:"varint,16,opt,name=write_only,json=writeOnly,proto3" json:"write_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -353,6 +357,20 @@ func (x *Channel) GetLateWindowMs() int32 {
 	return 0
 }
 
+func (x *Channel) GetSetsAny() bool {
+	if x != nil {
+		return x.SetsAny
+	}
+	return false
+}
+
+func (x *Channel) GetWriteOnly() bool {
+	if x != nil {
+		return x.WriteOnly
+	}
+	return false
+}
+
 // RuleMatch says what an allocation rule applies to. Empty fields match everything; all that are set must match.
 type RuleMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -444,16 +462,22 @@ type AllocationRule struct {
 	HideAt *int64 `protobuf:"zigzag64,6,opt,name=hide_at,json=hideAt,proto3,oneof" json:"hide_at,omitempty"`
 	// Lower is served first.
 	Priority *int32 `protobuf:"zigzag32,7,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
-	// Share under fair division.
+	// Share under division by weight.
 	Weight *int64 `protobuf:"zigzag64,8,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	// Shows nothing.
 	Paused *bool `protobuf:"varint,9,opt,name=paused,proto3,oneof" json:"paused,omitempty"`
-	// pooled, waterfall, proportional or fair.
+	// pooled, adaptive (the default) or strict: how sure it is that no unit is sold twice. Or waterfall, proportional or fair: each unit is shown by one
+	// channel, without books.
 	Mode *string `protobuf:"bytes,10,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
 	// Units kept off all channels together.
 	PoolBuffer *int64 `protobuf:"zigzag64,11,opt,name=pool_buffer,json=poolBuffer,proto3,oneof" json:"pool_buffer,omitempty"`
 	// How whole units are made of shares: largest_remainder or webster (more stock never lowers a share).
-	Rounding      *string `protobuf:"bytes,12,opt,name=rounding,proto3,oneof" json:"rounding,omitempty"`
+	Rounding *string `protobuf:"bytes,12,opt,name=rounding,proto3,oneof" json:"rounding,omitempty"`
+	// Where exposure is kept in books, stock is divided by demand (the default), priority, weight or fair.
+	Share *string `protobuf:"bytes,13,opt,name=share,proto3,oneof" json:"share,omitempty"`
+	// Units that the channel shows even when nothing is available: made to order. What is sold of them beyond stock is no oversell by mistake, and outside
+	// every guarantee.
+	Floor         *int64 `protobuf:"zigzag64,14,opt,name=floor,proto3,oneof" json:"floor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -570,6 +594,20 @@ func (x *AllocationRule) GetRounding() string {
 		return *x.Rounding
 	}
 	return ""
+}
+
+func (x *AllocationRule) GetShare() string {
+	if x != nil && x.Share != nil {
+		return *x.Share
+	}
+	return ""
+}
+
+func (x *AllocationRule) GetFloor() int64 {
+	if x != nil && x.Floor != nil {
+		return *x.Floor
+	}
+	return 0
 }
 
 // Setting is one entry of the catalog. Topic catalog.settings, key kind/id, compacted; a null value deletes it.
@@ -741,7 +779,9 @@ type ChannelListing struct {
 	// ISO 4217 code of price.
 	Currency string `protobuf:"bytes,4,opt,name=currency,proto3" json:"currency,omitempty"`
 	// Not for sale there at present.
-	Paused        bool `protobuf:"varint,5,opt,name=paused,proto3" json:"paused,omitempty"`
+	Paused bool `protobuf:"varint,5,opt,name=paused,proto3" json:"paused,omitempty"`
+	// What the channel keeps of each unit sold, a decimal number in currency.
+	Fee           string `protobuf:"bytes,6,opt,name=fee,proto3" json:"fee,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -809,6 +849,13 @@ func (x *ChannelListing) GetPaused() bool {
 		return x.Paused
 	}
 	return false
+}
+
+func (x *ChannelListing) GetFee() string {
+	if x != nil {
+		return x.Fee
+	}
+	return ""
 }
 
 // Component is one part of a bundle.
@@ -1060,7 +1107,7 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\rmulti_channel\x18\x04 \x01(\bR\fmultiChannel\x12\x1b\n" +
 	"\ttime_zone\x18\x05 \x01(\tR\btimeZone\x12\x18\n" +
 	"\acountry\x18\x06 \x01(\tR\acountry\x12\x16\n" +
-	"\x06buffer\x18\a \x01(\x12R\x06buffer\"\xd0\x03\n" +
+	"\x06buffer\x18\a \x01(\x12R\x06buffer\"\x8a\x04\n" +
 	"\aChannel\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aadapter\x18\x02 \x01(\tR\aadapter\x12\x19\n" +
@@ -1078,12 +1125,15 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\x06paused\x18\f \x01(\bR\x06paused\x12\x1d\n" +
 	"\n" +
 	"timeout_ms\x18\r \x01(\x05R\ttimeoutMs\x12$\n" +
-	"\x0elate_window_ms\x18\x0e \x01(\x05R\flateWindowMs\"i\n" +
+	"\x0elate_window_ms\x18\x0e \x01(\x05R\flateWindowMs\x12\x19\n" +
+	"\bsets_any\x18\x0f \x01(\bR\asetsAny\x12\x1d\n" +
+	"\n" +
+	"write_only\x18\x10 \x01(\bR\twriteOnly\"i\n" +
 	"\tRuleMatch\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x10\n" +
 	"\x03sku\x18\x02 \x01(\tR\x03sku\x12\x14\n" +
 	"\x05brand\x18\x03 \x01(\tR\x05brand\x12\x1a\n" +
-	"\bcategory\x18\x04 \x01(\tR\bcategory\"\x83\x04\n" +
+	"\bcategory\x18\x04 \x01(\tR\bcategory\"\xcd\x04\n" +
 	"\x0eAllocationRule\x12*\n" +
 	"\x05match\x18\x01 \x01(\v2\x14.onhand.v1.RuleMatchR\x05match\x12\x1b\n" +
 	"\x06buffer\x18\x02 \x01(\x12H\x00R\x06buffer\x88\x01\x01\x12\x1d\n" +
@@ -1099,7 +1149,9 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\vpool_buffer\x18\v \x01(\x12H\tR\n" +
 	"poolBuffer\x88\x01\x01\x12\x1f\n" +
 	"\brounding\x18\f \x01(\tH\n" +
-	"R\brounding\x88\x01\x01B\t\n" +
+	"R\brounding\x88\x01\x01\x12\x19\n" +
+	"\x05share\x18\r \x01(\tH\vR\x05share\x88\x01\x01\x12\x19\n" +
+	"\x05floor\x18\x0e \x01(\x12H\fR\x05floor\x88\x01\x01B\t\n" +
 	"\a_bufferB\n" +
 	"\n" +
 	"\b_reserveB\t\n" +
@@ -1112,7 +1164,9 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\a_pausedB\a\n" +
 	"\x05_modeB\x0e\n" +
 	"\f_pool_bufferB\v\n" +
-	"\t_rounding\"\xbf\x02\n" +
+	"\t_roundingB\b\n" +
+	"\x06_shareB\b\n" +
+	"\x06_floor\"\xbf\x02\n" +
 	"\aSetting\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12.\n" +
@@ -1123,14 +1177,15 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\rapplied_at_us\x18\x06 \x01(\x03R\vappliedAtUs\x12\x1d\n" +
 	"\n" +
 	"applied_by\x18\a \x01(\tR\tappliedByB\x06\n" +
-	"\x04spec\"\x95\x01\n" +
+	"\x04spec\"\xa7\x01\n" +
 	"\x0eChannelListing\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x1f\n" +
 	"\vexternal_id\x18\x02 \x01(\tR\n" +
 	"externalId\x12\x14\n" +
 	"\x05price\x18\x03 \x01(\tR\x05price\x12\x1a\n" +
 	"\bcurrency\x18\x04 \x01(\tR\bcurrency\x12\x16\n" +
-	"\x06paused\x18\x05 \x01(\bR\x06paused\"9\n" +
+	"\x06paused\x18\x05 \x01(\bR\x06paused\x12\x10\n" +
+	"\x03fee\x18\x06 \x01(\tR\x03fee\"9\n" +
 	"\tComponent\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x1a\n" +
 	"\bquantity\x18\x02 \x01(\x12R\bquantity\"\xcc\x02\n" +

@@ -439,6 +439,7 @@ func (d *decoder) channel(n ast.Node, id, pointer string, at Place) {
 		}},
 		{"lists_all_skus", d.flag(&c.ListsAllSKUs)}, {"token_secret", d.words(&c.TokenSecret)}, {"paused", d.flag(&c.Paused)},
 		{"timeout_ms", d.count(&c.TimeoutMS)}, {"late_window_ms", d.count(&c.LateWindowMS)},
+		{"sets_any", d.flag(&c.SetsAny)}, {"write_only", d.flag(&c.WriteOnly)},
 	})
 	d.Document.Channels = append(d.Document.Channels, c)
 }
@@ -495,6 +496,7 @@ func (d *decoder) rule(n ast.Node, id, pointer string, at Place) {
 			r.Paused = &v
 			d.flag(&v)(n, path, pointer)
 		}},
+		{"floor", d.maybe(&r.Floor)}, {"share", d.word(&r.Share)},
 		{"mode", d.word(&r.Mode)}, {"pool_buffer", d.maybe(&r.PoolBuffer)}, {"rounding", d.word(&r.Rounding)},
 	})
 	d.Document.Rules = append(d.Document.Rules, r)
@@ -546,7 +548,7 @@ func (d *decoder) listed(n ast.Node, path, pointer string, l *catalog.Listing) {
 		d.places[p], d.places[p+".channel"] = at, at
 		c := catalog.ChannelListing{Channel: id}
 		d.object(n, p, pointer, "a channel of a listing", []field{
-			d.named("channel", id, &c.Channel), {"external_id", d.words(&c.ExternalID)}, {"price", d.words(&c.Price)},
+			d.named("channel", id, &c.Channel), {"external_id", d.words(&c.ExternalID)}, {"price", d.words(&c.Price)}, {"fee", d.words(&c.Fee)},
 			{"currency", d.words(&c.Currency)}, {"paused", d.flag(&c.Paused)},
 		})
 		l.Channels = append(l.Channels, c)

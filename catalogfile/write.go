@@ -34,6 +34,8 @@ type Channel struct {
 	Paused        bool     `json:"paused,omitempty" doc:"Nothing is written while paused."`
 	TimeoutMS     int      `json:"timeout_ms,omitempty" doc:"Longest wait for an answer, milliseconds."`
 	LateWindowMS  int      `json:"late_window_ms,omitempty" doc:"Longest time that a write may still be applied after its answer failed to come, milliseconds; twice timeout_ms when left out."`
+	SetsAny       bool     `json:"sets_any,omitempty" doc:"Of a channel whose operation is compare_and_set: it can also be set whatever it shows."`
+	WriteOnly     bool     `json:"write_only,omitempty" doc:"What it shows cannot be read."`
 }
 
 // Location is a place that holds stock.
@@ -64,9 +66,11 @@ type Rule struct {
 	Max        *catalog.Units `json:"max,omitempty" doc:"Most units the channel may ever show."`
 	HideAt     *catalog.Units `json:"hide_at,omitempty" doc:"Shows nothing when the result is this or less."`
 	Priority   *int32         `json:"priority,omitempty" doc:"Lower is served first."`
-	Weight     *catalog.Units `json:"weight,omitempty" doc:"Share under proportional and fair division."`
+	Weight     *catalog.Units `json:"weight,omitempty" doc:"Share under division by weight."`
+	Floor      *catalog.Units `json:"floor,omitempty" doc:"Units shown even when nothing is available: made to order. They are outside every guarantee."`
 	Paused     *bool          `json:"paused,omitempty" doc:"Shows nothing."`
-	Mode       *string        `json:"mode,omitempty" enum:"pooled,waterfall,proportional,fair" doc:"How channels share what is available."`
+	Mode       *string        `json:"mode,omitempty" enum:"pooled,adaptive,strict,waterfall,proportional,fair" doc:"How sure it is that no unit is sold twice: pooled, adaptive (the default) or strict. Or waterfall, proportional, fair: each unit is shown by one channel, without books."`
+	Share      *string        `json:"share,omitempty" enum:"demand,priority,weight,fair" doc:"How stock is divided where exposure is kept in books; demand when left out."`
 	PoolBuffer *catalog.Units `json:"pool_buffer,omitempty" doc:"Units kept off all channels together."`
 	Rounding   *string        `json:"rounding,omitempty" enum:"largest_remainder,webster" doc:"How shares become whole units."`
 }
@@ -89,6 +93,7 @@ type ChannelListing struct {
 	Price      string `json:"price,omitempty" doc:"Price there; decimal number."`
 	Currency   string `json:"currency,omitempty" doc:"ISO 4217 code of price."`
 	Paused     bool   `json:"paused,omitempty" doc:"Not for sale there at present."`
+	Fee        string `json:"fee,omitempty" doc:"What the channel keeps of each unit sold; decimal number in currency."`
 }
 
 // Component is a part of a bundle.
@@ -106,6 +111,7 @@ func Of(d *catalog.Document) *Content {
 			Name: ch.Name, Adapter: ch.Adapter, BaseURL: ch.BaseURL, Operation: ch.Operation.String(), BatchSize: ch.BatchSize,
 			RatePerSecond: ch.RatePerSecond, Burst: ch.Burst, MaxInFlight: ch.MaxInFlight, Locations: ch.Locations, ListsAllSKUs: ch.ListsAllSKUs,
 			TokenSecret: ch.TokenSecret, Paused: ch.Paused, TimeoutMS: ch.TimeoutMS, LateWindowMS: ch.LateWindowMS,
+			SetsAny: ch.SetsAny, WriteOnly: ch.WriteOnly,
 		}
 	}
 	for i := range d.Locations {
@@ -118,7 +124,7 @@ func Of(d *catalog.Document) *Content {
 		r := &d.Rules[i]
 		out := Rule{
 			Buffer: r.Buffer, Reserve: r.Reserve, Max: r.Max, HideAt: r.HideAt, Priority: r.Priority, Weight: r.Weight, Paused: r.Paused,
-			Mode: r.Mode, PoolBuffer: r.PoolBuffer, Rounding: r.Rounding,
+			Floor: r.Floor, Share: r.Share, Mode: r.Mode, PoolBuffer: r.PoolBuffer, Rounding: r.Rounding,
 		}
 		if r.Match != (catalog.Match{}) {
 			out.Match = &Match{Channel: r.Match.Channel, SKU: r.Match.SKU, Brand: r.Match.Brand, Category: r.Match.Category}
