@@ -369,6 +369,7 @@ func (c *Codec) AppendSetting(dst []byte, s *Setting) []byte {
 			BatchSize: int32(ch.BatchSize), RatePerSecond: ch.RatePerSecond, Burst: int32(ch.Burst), MaxInFlight: int32(ch.MaxInFlight),
 			Locations: ch.Locations, ListsAllSkus: ch.ListsAllSKUs, TokenSecret: ch.TokenSecret, Paused: ch.Paused, TimeoutMs: int32(ch.TimeoutMS),
 			LateWindowMs: int32(ch.LateWindowMS), SetsAny: ch.SetsAny, WriteOnly: ch.WriteOnly,
+			OrdersPath: ch.OrdersPath, OrdersLagMs: int32(ch.OrdersLagMS),
 		}}
 	case s.Location != nil:
 		l := s.Location
@@ -412,6 +413,7 @@ func DecodeSetting(value []byte) (*Setting, error) {
 			RatePerSecond: c.RatePerSecond, Burst: int(c.Burst), MaxInFlight: int(c.MaxInFlight), Locations: c.Locations,
 			ListsAllSKUs: c.ListsAllSkus, TokenSecret: c.TokenSecret, Paused: c.Paused, TimeoutMS: int(c.TimeoutMs),
 			LateWindowMS: int(c.LateWindowMs), SetsAny: c.SetsAny, WriteOnly: c.WriteOnly,
+			OrdersPath: c.OrdersPath, OrdersLagMS: int(c.OrdersLagMs),
 		}
 	case *onhandv1.Setting_Location:
 		l := spec.Location

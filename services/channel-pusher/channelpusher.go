@@ -32,11 +32,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/onhand/onhand/platform/kafka"
+	"github.com/onhand/onhand/platform/outgoing"
+	"github.com/onhand/onhand/platform/secret"
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/services/channel-pusher/adapter"
 	"github.com/onhand/onhand/services/channel-pusher/adapter/httpjson"
-	"github.com/onhand/onhand/services/channel-pusher/outgoing"
 	"github.com/onhand/onhand/services/channel-pusher/queue"
 	"github.com/onhand/onhand/stock/alert"
 	"github.com/onhand/onhand/stock/write"
@@ -161,12 +162,12 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	s := &Service{cfg: cfg, deps: deps, tel: deps.Telemetry.For(service), accounts: make(map[string]*account), came: make(map[string]map[int32]arrival)}
 	client := outgoing.Client(cfg.AllowPrivate)
 	s.closeAll = client.CloseIdleConnections
-	store := &secrets{dir: cfg.SecretsDir}
+	store := &secret.Store{Dir: cfg.SecretsDir}
 	flights, stopped := context.WithCancel(context.Background())
 	s.stopped = stopped
 	s.telling, s.silenced = context.WithCancel(context.Background())
 	s.engine = &engine{
-		cfg: cfg, out: s, adapters: map[string]adapter.Adapter{"http": httpjson.New(client)}, secret: store.get, tracer: s.tel.Tracer, log: s.tel.Log,
+		cfg: cfg, out: s, adapters: map[string]adapter.Adapter{"http": httpjson.New(client)}, secret: store.Get, tracer: s.tel.Tracer, log: s.tel.Log,
 		flights: flights, lease: &lease{session: cfg.Session},
 	}
 	for name, a := range deps.Adapters {
