@@ -25,7 +25,7 @@ require (
 	golang.org/x/time v0.16.0 // token bucket of each API key
 )
 
-require github.com/twmb/franz-go/pkg/kmsg v1.15.0
+require github.com/twmb/franz-go/pkg/kmsg v1.15.0 // requests of the protocol, to read a topic to its end
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
