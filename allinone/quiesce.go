@@ -122,7 +122,11 @@ func groupReads(service string) func(topic string) bool {
 		return func(t string) bool { return strings.HasPrefix(t, schemas.TargetsPrefix) }
 	case Analytics:
 		return func(t string) bool {
-			return t != schemas.OrdersIn && !strings.HasPrefix(t, "_")
+			switch t {
+			case schemas.OrdersIn, schemas.ExposureBooks, schemas.Certificates: // not in ClickHouse
+				return false
+			}
+			return !strings.HasPrefix(t, "_")
 		}
 	}
 	return nil

@@ -30,6 +30,8 @@ var (
 	targetIndex    = indexes["ChannelTarget"]
 	writeIndex     = indexes["WriteResult"]
 	alertIndex     = indexes["StockAlert"]
+	booksIndex     = indexes["ExposureBooks"]
+	certIndex      = indexes["ExposureCertificate"]
 	rejectedIndex  = indexes["RejectedRecord"]
 	orderIndex     = indexes["Order"]
 	settingIndex   = indexes["Setting"]

@@ -77,6 +77,7 @@ func (s *Service) connect(ctx context.Context) error {
 			s.onAssigned(ctx, client, added) // a stop need not wait for ClickHouse
 		}),
 		kgo.OnPartitionsRevoked(s.onLost), kgo.OnPartitionsLost(s.onLost),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), // markers of transactions count for where a partition is read up to
 		kgo.AdjustFetchOffsetsFn(s.adjust), kgo.FetchMaxBytes(32<<20), kgo.FetchMaxWait(250*time.Millisecond),
 	)
 	if err != nil {

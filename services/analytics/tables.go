@@ -466,7 +466,7 @@ func newAlertRows() encoder {
 	return r
 }
 
-var alertNames = [...]string{"unspecified", "oversold", "drift", "channel_stuck", "anomaly", "reorder"}
+var alertNames = [...]string{"unspecified", "oversold", "drift", "channel_stuck", "anomaly", "reorder", "ledger_mismatch", "exposure_breach", "exposure_shortage", "number_raised"}
 
 func alertName(k alert.Kind) string {
 	if int(k) < len(alertNames) {
