@@ -53,6 +53,7 @@ type sku struct {
 	known        bool // a level is there
 	forgotten    bool // there was one, and the ledger took it back
 	version      int64
+	generation   int64 // of the ledger that the level is of
 	sourceOffset int64
 	receivedAt   int64
 	unassigned   allocation.Units
@@ -155,9 +156,13 @@ func (e *engine) restore(p *partition, t *allocation.Target) {
 // level takes in a level. It returns false, and changes nothing, when the level is not newer than what is known.
 func (e *engine) level(p *partition, l *ledger.Level) bool {
 	s := p.sku(l.SKU)
-	if s.known && l.Version <= s.version {
+	if s.known && (l.Generation < s.generation || l.Generation == s.generation && l.Version <= s.version) {
 		return false
 	}
+	if l.Generation > s.generation { // a rebuilt ledger: its versions count anew
+		s.decided = min(s.decided, l.Version-1)
+	}
+	s.generation = l.Generation
 	s.forgotten = false
 	s.known, s.version, s.sourceOffset, s.receivedAt, s.unassigned = true, l.Version, l.SourceOffset, l.ReceivedAt, l.Unassigned
 	if l.Version > s.decided && l.OldestReceivedAt > 0 && (s.oldest == 0 || l.OldestReceivedAt < s.oldest) {
