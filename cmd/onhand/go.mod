@@ -26,6 +26,11 @@ require (
 require github.com/rogpeppe/go-internal v1.16.0 // testscript: the command as its users run it
 
 require (
+	github.com/onhand/onhand/services/ledger-projector v0.0.0
+	github.com/onhand/onhand/stock v0.0.0
+)
+
+require (
 	github.com/ClickHouse/ch-go v0.74.0 // indirect
 	github.com/ClickHouse/clickhouse-go/v2 v2.50.0 // indirect
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0 // indirect
@@ -65,8 +70,6 @@ require (
 	github.com/onhand/onhand/services/analytics v0.0.0 // indirect
 	github.com/onhand/onhand/services/channel-pusher v0.0.0 // indirect
 	github.com/onhand/onhand/services/ingest v0.0.0 // indirect
-	github.com/onhand/onhand/services/ledger-projector v0.0.0 // indirect
-	github.com/onhand/onhand/stock v0.0.0 // indirect
 	github.com/paulmach/orb v0.13.0 // indirect
 	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 	github.com/planetscale/vtprotobuf v0.6.1-0.20240319094008-0393e58bdf10 // indirect
