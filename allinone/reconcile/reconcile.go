@@ -226,17 +226,23 @@ func Analytics(ctx context.Context, c ClickHouse) (events, levels Units, repeate
 		return Units{}, Units{}, 0, errors.New("ClickHouse: no levels")
 	}
 	for _, t := range []string{"stock_events", "stock_levels", "channel_targets", "channel_writes", "orders"} {
-		topic := "''"
+		of := "offset"
 		if t == "channel_targets" { // one topic for each channel
-			topic = "topic"
+			of = "topic, offset"
 		}
-		twice, err := Ask[struct{ Repeated int64 }](ctx, c, "SELECT toInt64(sum(n - d)) AS Repeated FROM (SELECT count() AS n, uniqExact(offset) AS d FROM "+t+
-			" GROUP BY partition, "+topic+" SETTINGS max_threads = 1)")
+		parts, err := Ask[struct{ Partition int32 }](ctx, c, "SELECT DISTINCT partition AS Partition FROM "+t)
 		if err != nil {
 			return Units{}, Units{}, 0, err
 		}
-		for _, x := range twice {
-			repeated += x.Repeated
+		for _, p := range parts { // one by one, as above
+			twice, err := Ask[struct{ Repeated int64 }](ctx, c, fmt.Sprintf("SELECT toInt64(count() - uniqExact(%s)) AS Repeated FROM %s WHERE partition = %d SETTINGS max_threads = 1",
+				of, t, p.Partition))
+			if err != nil {
+				return Units{}, Units{}, 0, err
+			}
+			for _, x := range twice {
+				repeated += x.Repeated
+			}
 		}
 	}
 	onHand, committed := g.Received+g.Restocked+g.Adjusted-g.Shipped, g.Sold-g.Cancelled-g.Shipped
