@@ -18,12 +18,21 @@ import (
 // settled all targets, and ClickHouse holds all records. It goes by the offsets that the groups have committed, twice in a row without anything new, so that it
 // is also right for services in other processes.
 func (p *Process) Quiesce(ctx context.Context) error {
+	return p.quiesce(ctx, func(string) bool { return true })
+}
+
+// QuiesceChannels is Quiesce without waiting for ClickHouse.
+func (p *Process) QuiesceChannels(ctx context.Context) error {
+	return p.quiesce(ctx, func(service string) bool { return service != Analytics })
+}
+
+func (p *Process) quiesce(ctx context.Context, of func(service string) bool) error {
 	adm := kadm.NewClient(p.admin)
 	var before map[string]int64
 	var waiting string
 	for {
-		ends, behind, err := p.standing(ctx, adm)
-		if err == nil && len(behind) == 0 && p.idle() {
+		ends, behind, err := p.standing(ctx, adm, of)
+		if err == nil && len(behind) == 0 && p.idle(of) {
 			if before != nil && maps.Equal(before, ends) {
 				return nil
 			}
@@ -43,9 +52,9 @@ func (p *Process) Quiesce(ctx context.Context) error {
 }
 
 // idle reports that no service here knows of work.
-func (p *Process) idle() bool {
+func (p *Process) idle(of func(service string) bool) bool {
 	for _, s := range p.parts {
-		if s.lag() > 0 {
+		if of(s.name) && s.lag() > 0 {
 			return false
 		}
 	}
@@ -53,7 +62,7 @@ func (p *Process) idle() bool {
 }
 
 // standing is the end of each partition of the pipeline's topics, and the groups that have not committed so far, with their lag.
-func (p *Process) standing(ctx context.Context, adm *kadm.Client) (ends map[string]int64, behind []string, err error) {
+func (p *Process) standing(ctx context.Context, adm *kadm.Client, of func(service string) bool) (ends map[string]int64, behind []string, err error) {
 	listed, err := adm.ListEndOffsets(ctx)
 	if err == nil {
 		err = listed.Error()
@@ -76,7 +85,7 @@ func (p *Process) standing(ctx context.Context, adm *kadm.Client) (ends map[stri
 	})
 	for _, s := range p.parts {
 		reads := groupReads(s.name)
-		if reads == nil {
+		if reads == nil || !of(s.name) {
 			continue
 		}
 		committed, err := adm.FetchOffsets(ctx, "onhand-"+s.name)
@@ -122,7 +131,11 @@ func groupReads(service string) func(topic string) bool {
 		return func(t string) bool { return strings.HasPrefix(t, schemas.TargetsPrefix) }
 	case Analytics:
 		return func(t string) bool {
-			return t != schemas.OrdersIn && !strings.HasPrefix(t, "_")
+			switch t {
+			case schemas.OrdersIn, schemas.ExposureBooks, schemas.Certificates: // not in ClickHouse
+				return false
+			}
+			return !strings.HasPrefix(t, "_")
 		}
 	}
 	return nil

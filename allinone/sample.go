@@ -122,7 +122,7 @@ func (m *sampler) recentLatency() figures.Latency {
 // watch follows alerts and rejected records.
 func (m *sampler) watch(ctx context.Context) {
 	client, err := m.p.deps.Kafka.Client(m.p.deps.Telemetry.Log, "onhand-console",
-		kgo.ConsumeTopics(schemas.StockAlerts, schemas.StockRejected), kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()))
+		kgo.ConsumeTopics(schemas.StockAlerts, schemas.StockRejected), kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	if err != nil {
 		m.p.deps.Telemetry.Log.Warn("alerts are not shown", "err", err)
 		return
@@ -164,6 +164,14 @@ func alertName(k alert.Kind) string {
 		return "anomaly"
 	case alert.Reorder:
 		return "reorder"
+	case alert.LedgerMismatch:
+		return "ledger mismatch"
+	case alert.ExposureBreach:
+		return "exposure breach"
+	case alert.ExposureShortage:
+		return "exposure shortage"
+	case alert.NumberRaised:
+		return "number raised"
 	}
 	return "alert"
 }

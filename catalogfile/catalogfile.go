@@ -440,6 +440,7 @@ func (d *decoder) channel(n ast.Node, id, pointer string, at Place) {
 		{"lists_all_skus", d.flag(&c.ListsAllSKUs)}, {"token_secret", d.words(&c.TokenSecret)}, {"paused", d.flag(&c.Paused)},
 		{"timeout_ms", d.count(&c.TimeoutMS)}, {"late_window_ms", d.count(&c.LateWindowMS)},
 		{"sets_any", d.flag(&c.SetsAny)}, {"write_only", d.flag(&c.WriteOnly)},
+		{"orders_path", d.words(&c.OrdersPath)}, {"orders_lag_ms", d.count(&c.OrdersLagMS)},
 	})
 	d.Document.Channels = append(d.Document.Channels, c)
 }

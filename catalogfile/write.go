@@ -36,6 +36,8 @@ type Channel struct {
 	LateWindowMS  int      `json:"late_window_ms,omitempty" doc:"Longest time that a write may still be applied after its answer failed to come, milliseconds; twice timeout_ms when left out."`
 	SetsAny       bool     `json:"sets_any,omitempty" doc:"Of a channel whose operation is compare_and_set: it can also be set whatever it shows."`
 	WriteOnly     bool     `json:"write_only,omitempty" doc:"What it shows cannot be read."`
+	OrdersPath    string   `json:"orders_path,omitempty" doc:"Path of the channel's order list, below base_url, where it has one: swept for orders whose webhooks were lost."`
+	OrdersLagMS   int      `json:"orders_lag_ms,omitempty" doc:"Longest time until an order shows up in the list, and that the channel's clock may be behind, together, milliseconds; 30000 when left out."`
 }
 
 // Location is a place that holds stock.
@@ -112,6 +114,7 @@ func Of(d *catalog.Document) *Content {
 			RatePerSecond: ch.RatePerSecond, Burst: ch.Burst, MaxInFlight: ch.MaxInFlight, Locations: ch.Locations, ListsAllSKUs: ch.ListsAllSKUs,
 			TokenSecret: ch.TokenSecret, Paused: ch.Paused, TimeoutMS: ch.TimeoutMS, LateWindowMS: ch.LateWindowMS,
 			SetsAny: ch.SetsAny, WriteOnly: ch.WriteOnly,
+			OrdersPath: ch.OrdersPath, OrdersLagMS: ch.OrdersLagMS,
 		}
 	}
 	for i := range d.Locations {

@@ -49,6 +49,8 @@ const (
 	TargetsPrefix     = "targets."
 	ChannelWrites     = "channel.writes"
 	StockAlerts       = "stock.alerts"
+	ExposureBooks     = "exposure.books"
+	Certificates      = "exposure.certificates"
 	CatalogSettings   = "catalog.settings"
 	CatalogListings   = "catalog.listings"
 	StockRejected     = "stock.rejected"
@@ -77,6 +79,10 @@ func Topics() []Topic {
 			Doc: "What the channel should show for each SKU, and why.", WrittenBy: "allocator", ReadBy: "channel-pusher, analytics, anyone"},
 		{Name: ChannelWrites, Key: "SKU", Message: "WriteResult", File: "onhand/v1/write.proto", Index: []int{0}, Cleanup: Delete, Retention: 30 * day, BySKU: true,
 			Doc: "What each write to a channel did, with all time stamps.", WrittenBy: "channel-pusher", ReadBy: "allocator, analytics"},
+		{Name: ExposureBooks, Key: "SKU", Message: "ExposureBooks", File: "onhand/v1/exposure.proto", Index: []int{0}, Cleanup: Compact, BySKU: true,
+			Doc: "What may still be sold where, for each SKU whose exposure is kept in books, and which write is open.", WrittenBy: "allocator", ReadBy: "allocator"},
+		{Name: Certificates, Key: "day/partition", Message: "ExposureCertificate", File: "onhand/v1/exposure.proto", Index: []int{3}, Cleanup: Compact, BySKU: true,
+			Doc: "How often the invariant that rules out an oversell was checked, and how close it came.", WrittenBy: "allocator", ReadBy: "onhand certificate"},
 		{Name: StockAlerts, Key: "SKU", Message: "StockAlert", File: "onhand/v1/alert.proto", Index: []int{0}, Cleanup: Delete, Retention: 90 * day,
 			Doc: "What needs a person.", WrittenBy: "ledger-projector, allocator, channel-pusher", ReadBy: "anyone"},
 		{Name: CatalogSettings, Key: "kind/id", Message: "Setting", File: "onhand/v1/catalog.proto", Index: []int{4}, Cleanup: Compact, SinglePart: true,

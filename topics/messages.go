@@ -2,6 +2,7 @@ package topics
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/onhand/onhand/schemas"
 	onhandv1 "github.com/onhand/onhand/schemas/gen/onhand/v1"
@@ -30,6 +31,8 @@ var (
 	targetIndex    = indexes["ChannelTarget"]
 	writeIndex     = indexes["WriteResult"]
 	alertIndex     = indexes["StockAlert"]
+	booksIndex     = indexes["ExposureBooks"]
+	certIndex      = indexes["ExposureCertificate"]
 	rejectedIndex  = indexes["RejectedRecord"]
 	orderIndex     = indexes["Order"]
 	settingIndex   = indexes["Setting"]
@@ -79,10 +82,10 @@ func channelUnits(cs []ledger.ChannelUnits) []*onhandv1.ChannelUnits {
 	return out
 }
 
-func ledgerUnits(cs []*onhandv1.ChannelUnits) []ledger.ChannelUnits {
-	out := make([]ledger.ChannelUnits, len(cs))
-	for i, c := range cs {
-		out[i] = ledger.ChannelUnits{Channel: c.Channel, Units: ledger.Units(c.Units), EarliestAt: c.EarliestAtUs}
+func ledgerUnits(out []ledger.ChannelUnits, cs []*onhandv1.ChannelUnits) []ledger.ChannelUnits {
+	out = slices.Grow(out[:0], len(cs))
+	for _, c := range cs {
+		out = append(out, ledger.ChannelUnits{Channel: c.Channel, Units: ledger.Units(c.Units), EarliestAt: c.EarliestAtUs})
 	}
 	return out
 }
@@ -97,20 +100,27 @@ func DecodeLevel(value []byte) (*ledger.Level, error) {
 	if err := m.UnmarshalVT(b); err != nil {
 		return nil, undecodable("stock level", err)
 	}
-	l := &ledger.Level{
-		SKU: m.Sku, Version: m.Version, SourceOffset: m.SourceOffset, Unassigned: ledger.Units(m.Unassigned), EventID: m.EventId,
-		EventKind: event.Kind(m.EventKind), ReceivedAt: m.ReceivedAtUs, OldestReceivedAt: m.OldestReceivedAtUs, AppliedAt: m.AppliedAtUs,
-		PreviousVersion: m.PreviousVersion, Generation: m.Generation,
-		Sold: ledgerUnits(m.Sold), Restored: ledgerUnits(m.Restored), Locations: make([]ledger.LocationLevel, len(m.Locations)),
-	}
-	for i, s := range m.Locations {
-		l.Locations[i] = ledger.LocationLevel{
+	l := &ledger.Level{Locations: []ledger.LocationLevel{}, Sold: []ledger.ChannelUnits{}, Restored: []ledger.ChannelUnits{}}
+	fillLevel(l, &m)
+	return l, nil
+}
+
+// fillLevel sets l to m; it uses the slices of l again.
+func fillLevel(l *ledger.Level, m *onhandv1.StockLevel) {
+	locations := l.Locations[:0]
+	for _, s := range m.Locations {
+		locations = append(locations, ledger.LocationLevel{
 			Location: s.Location, OnHand: ledger.Units(s.OnHand), Committed: ledger.Units(s.Committed), Held: ledger.Units(s.Held),
 			Inbound: ledger.Units(s.Inbound), Unsellable: ledger.Units(s.Unsellable), Safety: ledger.Units(s.SafetyStock),
 			MovedAt: s.MovedAtUs, CountedAsOf: s.CountedAsOfUs, CountsFrom: s.CountsFromUs,
-		}
+		})
 	}
-	return l, nil
+	*l = ledger.Level{
+		SKU: m.Sku, Version: m.Version, SourceOffset: m.SourceOffset, Unassigned: ledger.Units(m.Unassigned), EventID: m.EventId,
+		EventKind: event.Kind(m.EventKind), ReceivedAt: m.ReceivedAtUs, OldestReceivedAt: m.OldestReceivedAtUs, AppliedAt: m.AppliedAtUs,
+		PreviousVersion: m.PreviousVersion, Generation: m.Generation,
+		Sold: ledgerUnits(l.Sold, m.Sold), Restored: ledgerUnits(l.Restored, m.Restored), Locations: locations,
+	}
 }
 
 // AppendWatermark appends the channel.watermarks value of w to dst.
@@ -167,11 +177,22 @@ func DecodeTarget(value []byte) (*allocation.Target, error) {
 	if err := m.UnmarshalVT(b); err != nil {
 		return nil, undecodable("channel target", err)
 	}
-	t := &allocation.Target{
+	t := &allocation.Target{Explanation: []allocation.Step{}}
+	fillTarget(t, &m)
+	return t, nil
+}
+
+// fillTarget sets t to m; it uses the explanation of t again.
+func fillTarget(t *allocation.Target, m *onhandv1.ChannelTarget) {
+	steps := slices.Grow(t.Explanation[:0], len(m.Explanation))
+	for _, s := range m.Explanation {
+		steps = append(steps, allocation.Step{Name: s.Step, Units: allocation.Units(s.Units), Detail: s.Detail})
+	}
+	*t = allocation.Target{
 		SKU: m.Sku, Channel: m.Channel, ExternalID: m.ExternalId, Quantity: allocation.Units(m.Quantity), LevelVersion: m.LevelVersion,
 		SourceOffset: m.SourceOffset, SettingsVersion: m.SettingsVersion, Mode: m.Mode, Sold: allocation.Units(m.Sold),
 		Restored: allocation.Units(m.Restored), ReceivedAt: m.ReceivedAtUs, OldestReceivedAt: m.OldestReceivedAtUs,
-		DecidedAt: m.DecidedAtUs, Withdrawn: m.Withdrawn, Explanation: make([]allocation.Step, len(m.Explanation)),
+		DecidedAt: m.DecidedAtUs, Withdrawn: m.Withdrawn, Explanation: steps,
 		Exposure: allocation.Units(m.Exposure),
 	}
 	if w := m.Write; w != nil {
@@ -180,10 +201,6 @@ func DecodeTarget(value []byte) (*allocation.Target, error) {
 			Expected: allocation.Units(w.Expected),
 		}
 	}
-	for i, s := range m.Explanation {
-		t.Explanation[i] = allocation.Step{Name: s.Step, Units: allocation.Units(s.Units), Detail: s.Detail}
-	}
-	return t, nil
 }
 
 // operation keeps a number that this version does not know as one that it does not know.
@@ -214,14 +231,19 @@ func DecodeWrite(value []byte) (*write.Result, error) {
 	if err := m.UnmarshalVT(b); err != nil {
 		return nil, undecodable("write result", err)
 	}
-	return &write.Result{
+	w := writeOf(&m)
+	return &w, nil
+}
+
+func writeOf(m *onhandv1.WriteResult) write.Result {
+	return write.Result{
 		WriteID: m.WriteId, SKU: m.Sku, Channel: m.Channel, ExternalID: m.ExternalId, Operation: operation(m.Operation),
 		Quantity: event.Units(m.Quantity), Delta: event.Units(m.Delta), Expected: event.Units(m.Expected), Outcome: write.Outcome(m.Outcome),
 		ErrorCode: m.ErrorCode, ErrorDetail: m.ErrorDetail, Shown: event.Units(m.Shown), ShownKnown: m.ShownKnown, Attempts: int(m.Attempts),
 		LevelVersion: m.LevelVersion, SourceOffset: m.SourceOffset, SettingsVersion: m.SettingsVersion,
 		OldestReceivedAt: m.OldestReceivedAtUs, ReceivedAt: m.ReceivedAtUs, DecidedAt: m.DecidedAtUs, SentAt: m.SentAtUs, AckedAt: m.AckedAtUs,
 		ShownAt: m.ShownAtUs, Settled: m.Settled,
-	}, nil
+	}
 }
 
 // AppendAlert appends the stock.alerts value of a to dst.
@@ -369,6 +391,7 @@ func (c *Codec) AppendSetting(dst []byte, s *Setting) []byte {
 			BatchSize: int32(ch.BatchSize), RatePerSecond: ch.RatePerSecond, Burst: int32(ch.Burst), MaxInFlight: int32(ch.MaxInFlight),
 			Locations: ch.Locations, ListsAllSkus: ch.ListsAllSKUs, TokenSecret: ch.TokenSecret, Paused: ch.Paused, TimeoutMs: int32(ch.TimeoutMS),
 			LateWindowMs: int32(ch.LateWindowMS), SetsAny: ch.SetsAny, WriteOnly: ch.WriteOnly,
+			OrdersPath: ch.OrdersPath, OrdersLagMs: int32(ch.OrdersLagMS),
 		}}
 	case s.Location != nil:
 		l := s.Location
@@ -412,6 +435,7 @@ func DecodeSetting(value []byte) (*Setting, error) {
 			RatePerSecond: c.RatePerSecond, Burst: int(c.Burst), MaxInFlight: int(c.MaxInFlight), Locations: c.Locations,
 			ListsAllSKUs: c.ListsAllSkus, TokenSecret: c.TokenSecret, Paused: c.Paused, TimeoutMS: int(c.TimeoutMs),
 			LateWindowMS: int(c.LateWindowMs), SetsAny: c.SetsAny, WriteOnly: c.WriteOnly,
+			OrdersPath: c.OrdersPath, OrdersLagMS: int(c.OrdersLagMs),
 		}
 	case *onhandv1.Setting_Location:
 		l := spec.Location

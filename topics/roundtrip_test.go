@@ -18,6 +18,7 @@ import (
 	"github.com/onhand/onhand/stock/alert"
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/order"
@@ -128,6 +129,24 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		w.Channel = named.Draw(rt, "channel")
 		return w
 	}), (*topics.Codec).AppendWatermark, topics.DecodeWatermark)
+	law(t, "books", rapid.Custom(func(rt *rapid.T) escrow.Snapshot {
+		x := values[escrow.Snapshot]().Draw(rt, "books")
+		x.SKU = named.Draw(rt, "sku")
+		x.Phase %= escrow.Leaving + 1
+		for i := range x.Channels {
+			c := &x.Channels[i]
+			c.Failures, c.Stale = int(int32(c.Failures)), int(int32(c.Stale))
+			if !c.Booked { // then nothing of the books is kept
+				*c = escrow.ChannelSnapshot{Channel: c.Channel, Sold: c.Sold, Restored: c.Restored, Fast: c.Fast, Slow: c.Slow, CountedAt: c.CountedAt}
+			}
+		}
+		return x
+	}), func(c *topics.Codec, dst []byte, x *escrow.Snapshot) []byte { return c.AppendBooks(dst, x, 5) }, topics.DecodeBooks)
+	law(t, "certificate", rapid.Custom(func(rt *rapid.T) escrow.Certificate {
+		c := values[escrow.Certificate]().Draw(rt, "certificate")
+		c.Day = named.Draw(rt, "day")
+		return c
+	}), (*topics.Codec).AppendCertificate, topics.DecodeCertificate)
 	law(t, "target", rapid.Custom(func(rt *rapid.T) allocation.Target {
 		v := values[allocation.Target]().Draw(rt, "target")
 		v.SKU = named.Draw(rt, "sku")
@@ -296,15 +315,17 @@ func decoders() map[string]func([]byte) (any, error) {
 			var e event.Event
 			return &e, r.Read(b, &e)
 		},
-		"StockLevel":       func(b []byte) (any, error) { return topics.DecodeLevel(b) },
-		"ChannelWatermark": func(b []byte) (any, error) { return topics.DecodeWatermark(b) },
-		"ChannelTarget":    func(b []byte) (any, error) { return topics.DecodeTarget(b) },
-		"WriteResult":      func(b []byte) (any, error) { return topics.DecodeWrite(b) },
-		"StockAlert":       func(b []byte) (any, error) { return topics.DecodeAlert(b) },
-		"RejectedRecord":   func(b []byte) (any, error) { return topics.DecodeRejected(b) },
-		"Order":            func(b []byte) (any, error) { return topics.DecodeOrder(b) },
-		"Setting":          func(b []byte) (any, error) { return topics.DecodeSetting(b) },
-		"Listing":          func(b []byte) (any, error) { return topics.DecodeListing(b) },
+		"StockLevel":          func(b []byte) (any, error) { return topics.DecodeLevel(b) },
+		"ChannelWatermark":    func(b []byte) (any, error) { return topics.DecodeWatermark(b) },
+		"ChannelTarget":       func(b []byte) (any, error) { return topics.DecodeTarget(b) },
+		"WriteResult":         func(b []byte) (any, error) { return topics.DecodeWrite(b) },
+		"ExposureBooks":       func(b []byte) (any, error) { return topics.DecodeBooks(b) },
+		"ExposureCertificate": func(b []byte) (any, error) { return topics.DecodeCertificate(b) },
+		"StockAlert":          func(b []byte) (any, error) { return topics.DecodeAlert(b) },
+		"RejectedRecord":      func(b []byte) (any, error) { return topics.DecodeRejected(b) },
+		"Order":               func(b []byte) (any, error) { return topics.DecodeOrder(b) },
+		"Setting":             func(b []byte) (any, error) { return topics.DecodeSetting(b) },
+		"Listing":             func(b []byte) (any, error) { return topics.DecodeListing(b) },
 	}
 }
 
@@ -313,6 +334,7 @@ func message(t *testing.T, name string) proto.Message {
 	all := []proto.Message{
 		new(onhandv1.StockEvent), new(onhandv1.StockLevel), new(onhandv1.ChannelTarget), new(onhandv1.WriteResult), new(onhandv1.StockAlert),
 		new(onhandv1.RejectedRecord), new(onhandv1.ChannelWatermark), new(onhandv1.Order), new(onhandv1.Setting), new(onhandv1.Listing),
+		new(onhandv1.ExposureBooks), new(onhandv1.ExposureCertificate),
 	}
 	for _, m := range all {
 		if string(m.ProtoReflect().Descriptor().Name()) == name {

@@ -226,17 +226,23 @@ func Analytics(ctx context.Context, c ClickHouse) (events, levels Units, repeate
 		return Units{}, Units{}, 0, errors.New("ClickHouse: no levels")
 	}
 	for _, t := range []string{"stock_events", "stock_levels", "channel_targets", "channel_writes", "orders"} {
-		topic := "''"
+		of := "offset"
 		if t == "channel_targets" { // one topic for each channel
-			topic = "topic"
+			of = "topic, offset"
 		}
-		twice, err := Ask[struct{ Repeated int64 }](ctx, c, "SELECT toInt64(sum(n - d)) AS Repeated FROM (SELECT count() AS n, uniqExact(offset) AS d FROM "+t+
-			" GROUP BY partition, "+topic+" SETTINGS max_threads = 1)")
+		parts, err := Ask[struct{ Partition int32 }](ctx, c, "SELECT DISTINCT partition AS Partition FROM "+t)
 		if err != nil {
 			return Units{}, Units{}, 0, err
 		}
-		for _, x := range twice {
-			repeated += x.Repeated
+		for _, p := range parts { // one by one, as above
+			twice, err := Ask[struct{ Repeated int64 }](ctx, c, fmt.Sprintf("SELECT toInt64(count() - uniqExact(%s)) AS Repeated FROM %s WHERE partition = %d SETTINGS max_threads = 1",
+				of, t, p.Partition))
+			if err != nil {
+				return Units{}, Units{}, 0, err
+			}
+			for _, x := range twice {
+				repeated += x.Repeated
+			}
 		}
 	}
 	onHand, committed := g.Received+g.Restocked+g.Adjusted-g.Shipped, g.Sold-g.Cancelled-g.Shipped
@@ -247,10 +253,11 @@ func Analytics(ctx context.Context, c ClickHouse) (events, levels Units, repeate
 	return events, levels, repeated, nil
 }
 
-// Targets is the newest target of each SKU of each channel, read from the topics. Withdrawn ones are left out.
+// Targets is what each channel should show of each SKU now: the quantity of its newest target, less what the channel itself has sold since where exposure is kept in
+// books, as no write follows a sale there. It is read from the topics. Withdrawn ones are left out.
 func Targets(ctx context.Context, cfg kafka.Config, channels []string) (map[string]map[string]int64, error) {
 	out := make(map[string]map[string]int64)
-	var names []string
+	names := make([]string, 0, len(channels))
 	for _, ch := range channels {
 		out[ch] = make(map[string]int64)
 		names = append(names, schemas.TargetsTopic(ch))
@@ -258,55 +265,79 @@ func Targets(ctx context.Context, cfg kafka.Config, channels []string) (map[stri
 	if len(names) == 0 {
 		return out, nil
 	}
-	client, err := cfg.Client(slog.New(slog.DiscardHandler), "onhand-reconcile", kgo.ConsumeTopics(names...), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.FetchMaxBytes(4<<20), kgo.FetchMaxPartitionBytes(256<<10), kgo.MaxBufferedRecords(20_000))
+	client, err := cfg.Client(slog.New(slog.DiscardHandler), "onhand-reconcile")
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
-	adm := kadm.NewClient(client)
-	starts, err := adm.ListStartOffsets(ctx, names...)
-	if err != nil {
-		return nil, fmt.Errorf("targets: %w", err)
-	}
-	ends, err := adm.ListEndOffsets(ctx, names...)
-	if err != nil {
-		return nil, fmt.Errorf("targets: %w", err)
-	}
-	left := make(map[string]int64)
-	key := func(t string, p int32) string { return t + "/" + strconv.Itoa(int(p)) }
-	ends.Each(func(o kadm.ListedOffset) {
-		if s, ok := starts.Lookup(o.Topic, o.Partition); ok && o.Err == nil && s.Offset < o.Offset {
-			left[key(o.Topic, o.Partition)] = o.Offset
+	type listing struct{ channel, sku string }
+	counted := make(map[listing]int64) // sold less restored, when the target was decided
+	var bad error
+	err = read(ctx, client, names, func(r *kgo.Record) {
+		ch := strings.TrimPrefix(r.Topic, schemas.TargetsPrefix)
+		sku := string(r.Key)
+		delete(out[ch], sku)
+		delete(counted, listing{ch, sku})
+		if len(r.Value) == 0 {
+			return
+		}
+		t, err := topics.DecodeTarget(r.Value)
+		if err != nil {
+			bad = fmt.Errorf("targets: %s/%d offset %d: %w", r.Topic, r.Partition, r.Offset, err)
+			return
+		}
+		if t.Withdrawn {
+			return
+		}
+		out[ch][sku] = int64(t.Quantity)
+		if t.Write != nil {
+			counted[listing{ch, sku}] = int64(t.Sold - t.Restored)
 		}
 	})
-	for len(left) > 0 {
-		fetches := client.PollFetches(ctx)
-		if err := fetches.Err0(); err != nil {
-			return nil, fmt.Errorf("targets: %w", err)
-		}
-		for it := fetches.RecordIter(); !it.Done(); {
-			r := it.Next()
-			if end, ok := left[key(r.Topic, r.Partition)]; ok && r.Offset+1 >= end {
-				delete(left, key(r.Topic, r.Partition))
-			}
-			ch := strings.TrimPrefix(r.Topic, schemas.TargetsPrefix)
+	if err == nil && bad == nil && len(counted) > 0 {
+		since := make(map[listing]int64)
+		err = read(ctx, client, []string{schemas.StockLevels}, func(r *kgo.Record) {
 			if len(r.Value) == 0 {
-				delete(out[ch], string(r.Key))
-				continue
+				return
 			}
-			t, err := topics.DecodeTarget(r.Value)
+			l, err := topics.DecodeLevel(r.Value)
 			if err != nil {
-				return nil, fmt.Errorf("targets: %s/%d offset %d: %w", r.Topic, r.Partition, r.Offset, err)
+				return // the allocator does without it, too
 			}
-			if t.Withdrawn {
-				delete(out[ch], t.SKU)
-				continue
+			for _, c := range l.Sold {
+				since[listing{c.Channel, l.SKU}] = int64(c.Units)
 			}
-			out[ch][t.SKU] = int64(t.Quantity)
+			for _, c := range l.Restored {
+				since[listing{c.Channel, l.SKU}] -= int64(c.Units)
+			}
+		})
+		for at, then := range counted {
+			if now, ok := since[at]; ok {
+				out[at.channel][at.sku] = max(0, out[at.channel][at.sku]-(now-then))
+			}
 		}
 	}
+	if err := errors.Join(err, bad); err != nil {
+		return nil, fmt.Errorf("targets: %w", err)
+	}
 	return out, nil
+}
+
+// read reads topics whole.
+func read(ctx context.Context, client *kgo.Client, names []string, take func(*kgo.Record)) error {
+	found, err := kadm.NewClient(client).ListTopics(ctx, names...)
+	if err == nil {
+		err = found.Error()
+	}
+	if err != nil {
+		return err
+	}
+	partitions := make(map[string][]int32)
+	for _, t := range found.Sorted() {
+		partitions[t.Topic] = t.Partitions.Numbers()
+	}
+	_, err = kafka.Committed(ctx, client, partitions, nil, take)
+	return err
 }
 
 // Difference is one SKU that a channel shows otherwise than it should.

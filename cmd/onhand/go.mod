@@ -12,9 +12,10 @@ require (
 	github.com/onhand/onhand/examples v0.0.0
 	github.com/onhand/onhand/platform v0.0.0
 	github.com/onhand/onhand/schemas v0.0.0
+	github.com/onhand/onhand/services/ledger-projector v0.0.0 // the stored ledger
 	github.com/onhand/onhand/simulation v0.0.0
 	github.com/onhand/onhand/simulators v0.0.0
-	github.com/onhand/onhand/stock v0.0.0 // what rules make of stock
+	github.com/onhand/onhand/stock v0.0.0 // the fold, and what rules make of stock
 	github.com/onhand/onhand/topics v0.0.0
 	github.com/schollz/progressbar/v3 v3.19.1 // progress of a replay
 	github.com/twmb/franz-go v1.22.2 // Kafka client
@@ -66,7 +67,6 @@ require (
 	github.com/onhand/onhand/services/analytics v0.0.0 // indirect
 	github.com/onhand/onhand/services/channel-pusher v0.0.0 // indirect
 	github.com/onhand/onhand/services/ingest v0.0.0 // indirect
-	github.com/onhand/onhand/services/ledger-projector v0.0.0 // indirect
 	github.com/paulmach/orb v0.13.0 // indirect
 	github.com/pierrec/lz4/v4 v4.1.33 // indirect
 	github.com/planetscale/vtprotobuf v0.6.1-0.20240319094008-0393e58bdf10 // indirect

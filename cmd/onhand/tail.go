@@ -102,7 +102,8 @@ func (c *tailFlags) follow(ctx context.Context, out io.Writer, topic string, tex
 	if c.FromBeginning || c.NoFollow {
 		start = kgo.NewOffset().AtStart()
 	}
-	client, err := conf.Client(slog.New(slog.DiscardHandler), "onhand-tail", kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(start))
+	client, err := conf.Client(slog.New(slog.DiscardHandler), "onhand-tail", kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(start),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords()) // markers of transactions say that a partition has been read to its end
 	if err != nil {
 		return err
 	}
@@ -154,7 +155,7 @@ func (c *tailFlags) follow(ctx context.Context, out io.Writer, topic string, tex
 			} else if !ok && c.NoFollow {
 				continue
 			}
-			if c.Key != "" && string(r.Key) != c.Key {
+			if r.Attrs.IsControl() || c.Key != "" && string(r.Key) != c.Key {
 				continue
 			}
 			if err := c.print(out, r, text); err != nil {

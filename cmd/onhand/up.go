@@ -62,7 +62,7 @@ type upCmd struct {
 func (c *upCmd) isExternal(part string) bool { return slices.Contains(c.External, part) }
 
 // softLimit is the size of Go's memory from which its collector works harder; the ClickHouse engine has a limit of its own.
-const softLimit = 640 << 20
+const softLimit = 450 << 20
 
 // least is the free space below which Onhand does not start, and stops: a full disk must not cut a write short.
 const least = 200 << 20
@@ -122,9 +122,6 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 	}
 	if err := c.findLibrary(ctx, say); err != nil {
 		return err
-	}
-	if os.Getenv("GOGC") == "" { // one process holds what would be ten: memory is dearer than the collector's time
-		debug.SetGCPercent(50)
 	}
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(softLimit)
@@ -210,7 +207,8 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 	cfg.Analytics.ClickHouse.URL = u.parts.clickhouse
 	cfg.Analytics.FlushInterval = 500 * time.Millisecond // somebody watches
 	if c.Once {
-		cfg.Analytics.FlushInterval = 5 * time.Second // nobody does: large inserts cost the engine a fraction of small ones, which it merges again and again
+		cfg.Analytics.FlushInterval = 10 * time.Second // nobody does: large inserts cost the engine a fraction of small ones, which it merges again and again
+		cfg.Analytics.MaxRows = 50_000                 // but what waits for them takes memory
 	}
 	deps := allinone.Deps{
 		Kafka: u.parts.kafka, Redis: client, Registry: reg, Telemetry: tel, Keys: keys, ConsoleSecret: []byte(u.key), Version: releaseName(),
@@ -439,7 +437,7 @@ func (u *running) runReplay(ctx context.Context) error {
 			Settle: func(ctx context.Context) error {
 				return settle(ctx, func(context.Context) (int64, error) { return u.process.Pending(), u.process.Err() })
 			},
-			Loaded: u.process.Quiesce,
+			Loaded: u.process.QuiesceChannels,
 			Progress: func(p replay.Progress) {
 				u.replay.Store(&figures.Replay{Day: p.At.UTC().Format(time.DateOnly), Share: p.Share(), Lines: p.Lines})
 			},
@@ -456,6 +454,7 @@ func (u *running) runReplay(ctx context.Context) error {
 			return errors.Join(err, e)
 		}
 	}
+	data.Documents = nil // a hundred thousand of them; the comparison wants the memory
 	took := time.Since(began)
 	if err := u.markets.Drain(ctx); err != nil {
 		return err

@@ -174,8 +174,10 @@ func start(cfg Config, lib *binding) (*Engine, error) {
 
 // writeSettings writes the engine's configuration. It is made anew on every
 // start: the directory belongs to us. Caches and pools are small, since this
-// engine shares a machine with everything else; the functions that reach files,
-// the network or other programs are not granted.
+// engine shares a machine with everything else, and rows are merged as rarely:
+// eight parts at a time, and into files of their own per column only when parts
+// are large. The functions that reach files, the network or other programs are
+// not granted.
 func writeSettings(cfg Config) error {
 	users := filepath.Join(cfg.Dir, "users.xml")
 	var path strings.Builder
@@ -201,6 +203,10 @@ func writeSettings(cfg Config) error {
   <thread_pool_queue_size>1024</thread_pool_queue_size>
   <max_io_thread_pool_size>8</max_io_thread_pool_size>
   <max_io_thread_pool_free_size>0</max_io_thread_pool_free_size>
+  <merge_tree>
+    <min_parts_to_merge_at_once>8</min_parts_to_merge_at_once>
+    <min_bytes_for_wide_part>134217728</min_bytes_for_wide_part>
+  </merge_tree>
 </clickhouse>
 `, path.String(), cfg.Memory)
 	profile := fmt.Sprintf(`<clickhouse>

@@ -16,6 +16,7 @@ import (
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/order"
 	"github.com/onhand/onhand/topics"
 	"github.com/onhand/onhand/topics/catalogview"
 )
@@ -26,6 +27,7 @@ type Config struct {
 	PollMax    int           `help:"Most levels taken in at once: bursts of one SKU within them cost one decision." default:"10000" env:"ALLOCATOR_POLL_MAX"`
 	WriteMax   int           `help:"Targets written before their acknowledgement is waited for; one SKU's targets may exceed it." default:"20000" env:"ALLOCATOR_WRITE_MAX"`
 	WriteLimit time.Duration `help:"Longest wait for Kafka to acknowledge targets, and for a stop to finish what was begun." default:"30s" env:"ALLOCATOR_WRITE_LIMIT"`
+	Instance   string        `help:"Name of this instance, which no other may have at a time: with it, a restart does not wait for what its forerunner left half written. Empty makes one up." env:"ALLOCATOR_INSTANCE"`
 }
 
 // DefaultConfig is the settings that suit most.
@@ -62,28 +64,30 @@ type Deps struct {
 
 // Service is the allocator. Run does the work; the other methods may be called beside it.
 type Service struct {
-	cfg    Config
-	deps   Deps
-	client *kgo.Client
-	adm    *kadm.Client
-
-	// work is held while a batch is decided and written, so that a partition is never given away in the middle.
-	work sync.Mutex
+	cfg     Config
+	deps    Deps
+	txn     string // transactional id
+	session *kgo.GroupTransactSession
+	client  *kgo.Client // the session's
+	adm     *kadm.Client
+	side    *side
+	adrift  atomic.Bool // partitions were given up since the last transaction
 
 	// mu guards the engine and the partitions. It is never held while waiting for Kafka.
 	mu         sync.Mutex
 	engine     *engine
 	parts      map[int32]*owned
+	sideStale  bool            // side reads partitions that were given up
 	partitions int32           // of stock.levels; 0 until known
 	ensured    map[string]bool // channels whose topic is there
 
 	changes    changes
-	taken      map[string]map[int32]kgo.EpochOffset // offsets whose targets are acknowledged
 	records    []kgo.Record
 	values     []byte
 	pointers   []*kgo.Record
 	topicNames map[string]string // by channel
 
+	delays  *delays
 	stats   counters
 	joined  atomic.Bool
 	started atomic.Bool
@@ -92,12 +96,20 @@ type Service struct {
 // owned is a partition this instance owns.
 type owned struct {
 	*partition
-	loaded    bool  // its targets have been taken in
+	ours      bool  // the group's offsets of it were stable: nobody else can write for it any more
+	loaded    bool  // books, targets and watermarks have been taken in
 	end       int64 // end of the partition when it was assigned
 	committed int64 // offset the group had; records before it were seen by someone
 	next      int64 // offset after the last level taken in
 	high      int64 // end of the partition as last heard of
 	heard     time.Time
+	results   int64                        // offset after the last result of a write taken in
+	passed    int64                        // offset after the last watermark taken in
+	ahead     map[string][]order.Watermark // watermarks whose levels have not been read yet, by channel
+}
+
+func newOwned(id int32) *owned {
+	return &owned{partition: newPartition(id), heard: time.Now(), ahead: make(map[string][]order.Watermark)}
 }
 
 // New makes an allocator. It does not reach out before Run. The catalog must not run yet.
@@ -106,26 +118,13 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("allocator: %w", err)
 	}
 	s := &Service{
-		cfg: cfg, deps: deps, engine: newEngine(deps.Catalog.Listing), parts: make(map[int32]*owned), ensured: make(map[string]bool),
-		topicNames: make(map[string]string), taken: map[string]map[int32]kgo.EpochOffset{schemas.StockLevels: {}},
+		cfg: cfg, deps: deps, txn: transactionalID(cfg), engine: newEngine(deps.Catalog.Listing), parts: make(map[int32]*owned), ensured: make(map[string]bool),
+		topicNames: make(map[string]string), delays: newDelays(),
 	}
+	s.engine.delays, s.engine.sold = s.delays.of, s.delays.sold
 	s.changes.skus = make(map[string]struct{})
 	deps.Catalog.OnChange(s.changes.add)
 	return s, nil
-}
-
-// connect joins the group.
-func (s *Service) connect() (err error) {
-	s.client, err = s.deps.Kafka.Client(s.deps.Telemetry.Log, "onhand-allocator",
-		kgo.ConsumerGroup(s.cfg.Group), kgo.ConsumeTopics(schemas.StockLevels), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.AdjustFetchOffsetsFn(s.fromStart),
-		kgo.OnPartitionsAssigned(s.assigned), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
-		kgo.MetadataMinAge(250*time.Millisecond), // a new channel need not wait for its topic to be noticed
-		kgo.ManualFlushing(), kgo.MaxBufferedRecords(2*s.cfg.WriteMax+100_000))
-	if err == nil {
-		s.adm = kadm.NewClient(s.client)
-	}
-	return err
 }
 
 // changes is what the catalog changed since it was last looked at, and how a waiting poll hears of it.
@@ -198,26 +197,40 @@ func (s *Service) Run(ctx context.Context) error {
 	return fmt.Errorf("allocator: %w", err)
 }
 
-// leaveWithin is the longest wait for Kafka to let the group be left.
-const leaveWithin = 2 * time.Second
-
 func (s *Service) run(ctx context.Context) error {
 	if err := s.deps.Catalog.WaitReady(ctx); err != nil {
 		return err
 	}
+	for {
+		err := s.serve(ctx)
+		if !errors.Is(err, errSuperseded) {
+			return err
+		}
+		s.deps.Telemetry.Log.WarnContext(ctx, "another instance owned partitions meanwhile, so what was decided is void; beginning anew", "err", err)
+	}
+}
+
+// serve is one session, from joining the group until ctx ends or a transaction fails. What is in memory is then ahead of what was written, and thrown away.
+func (s *Service) serve(ctx context.Context) error {
 	if err := s.connect(); err != nil {
 		return err
 	}
-	defer kafka.Close(s.client, leaveWithin)
-	found, err := s.adm.ListTopics(ctx, schemas.StockLevels)
+	defer s.disconnect()
+	found, err := s.adm.ListTopics(ctx, schemas.StockLevels, schemas.ChannelWrites, schemas.ChannelWatermarks, schemas.ExposureBooks)
 	if err == nil {
 		err = found.Error()
 	}
 	if err != nil {
 		return fmt.Errorf("topic %s: %w", schemas.StockLevels, err)
 	}
+	partitions := int32(len(found[schemas.StockLevels].Partitions))
+	for _, t := range found.Sorted() {
+		if got := int32(len(t.Partitions)); got != partitions {
+			return fmt.Errorf("topic %s has %d partitions and %s has %d: give them the same number", t.Topic, got, schemas.StockLevels, partitions)
+		}
+	}
 	s.changes.take() // whatever changed so far is in the settings that are read now
-	if err := s.applySettings(ctx, int32(len(found[schemas.StockLevels].Partitions))); err != nil {
+	if err := s.applySettings(ctx, partitions); err != nil {
 		return err
 	}
 	s.started.Store(true)
@@ -226,9 +239,7 @@ func (s *Service) run(ctx context.Context) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin) // a commit waits for a join that is under way, as leaving does
-	defer cancel()
-	s.client.CommitOffsetsSync(ctx, s.taken, nil) // a hint: a failure costs nothing
+	s.leaveBehind(ctx)
 	return nil
 }
 

@@ -10,14 +10,20 @@ import (
 
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/stock/allocation"
+	"github.com/onhand/onhand/stock/escrow"
+	"github.com/onhand/onhand/stock/write"
 )
 
 // Answer is the body of GET /v1/targets/{sku}.
 type Answer struct {
-	SKU             string           `json:"sku"`
-	LevelVersion    int64            `json:"level_version"`
-	SettingsVersion int64            `json:"settings_version"`
-	Targets         []AnsweredTarget `json:"targets"` // in order of channel
+	SKU             string            `json:"sku"`
+	LevelVersion    int64             `json:"level_version"`
+	SettingsVersion int64             `json:"settings_version"`
+	Guarantee       string            `json:"guarantee"`           // that the rules ask for: pooled, adaptive or strict
+	Phase           string            `json:"phase"`               // how exposure is kept now: pooled, strict or leaving
+	Threshold       *allocation.Units `json:"threshold,omitempty"` // adaptive and pooled: at or below it exposure is kept in books
+	Room            *allocation.Units `json:"room,omitempty"`      // kept in books: available less exposure at all channels
+	Targets         []AnsweredTarget  `json:"targets"`             // in order of channel
 }
 
 // AnsweredTarget is what one channel should show, and why.
@@ -29,6 +35,28 @@ type AnsweredTarget struct {
 	Sold        allocation.Units `json:"sold"`
 	Restored    allocation.Units `json:"restored"`
 	Explanation []AnsweredStep   `json:"explanation"`
+
+	Exposure     *allocation.Units `json:"exposure,omitempty"` // kept in books: the most that the channel can still report as sold; absent when pooled or not known yet
+	Granted      *AnsweredGrant    `json:"granted,omitempty"`  // the write that has no result yet
+	Watermark    *time.Time        `json:"watermark,omitempty"`
+	LastWrite    *AnsweredWrite    `json:"last_write,omitempty"`           // newest seen since this instance began
+	OversellRisk *float64          `json:"oversell_probability,omitempty"` // pooled: that the channel sells more than there is, should stock run out now
+	SalesPerHour float64           `json:"sales_per_hour"`
+}
+
+// AnsweredGrant is a write that was granted and has no result.
+type AnsweredGrant struct {
+	ID string `json:"id"`
+}
+
+// AnsweredWrite is what became of a write.
+type AnsweredWrite struct {
+	Operation string            `json:"operation"`
+	Value     allocation.Units  `json:"value"` // quantity, or change of it
+	Outcome   string            `json:"outcome"`
+	Shown     *allocation.Units `json:"shown,omitempty"`
+	SentAt    *time.Time        `json:"sent_at,omitempty"`
+	AckedAt   *time.Time        `json:"acked_at,omitempty"`
 }
 
 // AnsweredStep is one step of a derivation.
@@ -89,12 +117,93 @@ func (s *Service) answer(sku string) (*Answer, *problem.Details) {
 		return nil, problem.New(http.StatusNotFound, "unknown-sku", "Unknown SKU", "the ledger has no stock level of this SKU; check its spelling, or send its first receipt or count")
 	}
 	a := &Answer{SKU: st.id, LevelVersion: st.version, SettingsVersion: s.engine.plan.Version, Targets: []AnsweredTarget{}}
-	for _, t := range s.engine.explained(st, 0) {
-		at := AnsweredTarget{Channel: t.Channel, ExternalID: t.ExternalID, Quantity: t.Quantity, Mode: t.Mode, Sold: t.Sold, Restored: t.Restored}
-		for _, step := range t.Explanation {
+	s.engine.answer(a, st, time.Now().UnixMicro())
+	return a, nil
+}
+
+// answer fills in the targets of a SKU in force, with the derivation of each.
+func (e *engine) answer(a *Answer, s *sku, now int64) {
+	rules := e.prepare(s)
+	e.solver.Solve(&e.input)
+	a.Phase, a.Guarantee = s.books.Phase().String(), rules.Guarantee.String()
+	kept := s.books.Phase() != escrow.Pooled
+	if kept && s.books.Guarded() {
+		room := s.books.Available() - s.books.Exposed()
+		a.Room = &room
+	}
+	e.fill(s.of, now)
+	e.escrowInput(s, rules, now)
+	if rules.Guarantee == allocation.Adaptive && !kept {
+		t := e.decider.Threshold(s.books, &e.in)
+		a.Threshold = &t
+	}
+	for i := range e.offers {
+		x := e.shows(s, i, rules)
+		at := AnsweredTarget{Channel: x.channel, ExternalID: x.externalID, Quantity: x.quantity, Mode: x.mode, Sold: x.sold, Restored: x.restored}
+		last, written := find(s.shown, x.channel)
+		var steps []allocation.Step
+		if kept {
+			steps = e.derive(nil, s, x.channel)
+			at.Mode = strictMode
+			if written {
+				at.Quantity = s.shown[last].quantity
+			}
+			if v, ok := s.books.View(x.channel); ok {
+				if v.Known {
+					at.Exposure = &v.Exposure
+				}
+				if v.OpenWrite != "" {
+					at.Granted = &AnsweredGrant{ID: v.OpenWrite}
+					steps = append(steps, allocation.Step{Name: "granted", Units: at.Quantity, Detail: "write " + v.OpenWrite + " is under way; nothing else may be written until its result comes"})
+				}
+			}
+		} else {
+			steps = e.solver.Explain(nil, i)
+			risk := e.risk(s, i)
+			at.OversellRisk = &risk
+		}
+		for _, step := range steps {
 			at.Explanation = append(at.Explanation, AnsweredStep{Step: step.Name, Units: step.Units, Detail: step.Detail})
+		}
+		at.Watermark = moment(s.of.marks[x.channel])
+		at.SalesPerHour = float64(s.books.Rate(x.channel, now)) * 3.6
+		if written {
+			at.LastWrite = answeredWrite(&s.shown[last].last)
 		}
 		a.Targets = append(a.Targets, at)
 	}
-	return a, nil
+}
+
+// risk is the probability that a pooled channel sells more than there is, should stock run out now. The solver and the input are those of the SKU.
+func (e *engine) risk(s *sku, offer int) float64 {
+	o := &e.offers[offer]
+	id := e.plan.Layout.SellerID(o.Channel)
+	d := escrow.DefaultDelay
+	if m := e.in.Delays[o.Channel]; m.Event > 0 {
+		d.Event = m.Event
+	}
+	if m := e.in.Delays[o.Channel]; m.Write > 0 {
+		d.Write = m.Write
+	}
+	return escrow.OversellProbability(s.books.Rate(id, e.in.Now), d.Event+d.Write, e.input.Rules.Channels[o.Channel].Buffer.Units)
+}
+
+func answeredWrite(r *result) *AnsweredWrite {
+	if r.outcome == write.UnspecifiedOutcome {
+		return nil
+	}
+	w := &AnsweredWrite{Operation: r.operation.String(), Value: r.value, Outcome: r.outcome.String(), SentAt: moment(r.sentAt), AckedAt: moment(r.ackedAt)}
+	if r.shownKnown {
+		shown := r.shown
+		w.Shown = &shown
+	}
+	return w
+}
+
+func moment(us int64) *time.Time {
+	if us == 0 {
+		return nil
+	}
+	t := time.UnixMicro(us).UTC()
+	return &t
 }

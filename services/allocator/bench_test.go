@@ -31,7 +31,7 @@ func BenchmarkChangedSKU(b *testing.B) {
 				b.Fatal(err)
 			}
 			s := &Service{deps: Deps{Codec: codec}, engine: newEngine(func(string) *catalog.Listing { return nil }), topicNames: map[string]string{}}
-			p := newPartition()
+			p := newPartition(0)
 			p.live = true
 			s.engine.settings(catalog.Compile(set), func(f func(*partition)) { f(p) })
 			values := make([][]byte, skus)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/topics"
@@ -18,51 +20,45 @@ import (
 
 const (
 	loadingPoll = 250 * time.Millisecond // how often progress is looked at while partitions load
-	loadingIdle = 5 * time.Second        // a partition that gives nothing for so long has no more: its last records were compacted away
 )
 
-// fromStart has every assigned partition read from its start: the state is in memory, and made of all levels.
+// fromStart has every assigned partition read from its start: the state is in memory, and made of all levels. That the group's offsets have come says that the
+// partition is ours alone.
 func (s *Service) fromStart(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, ps := range offsets {
 		for p, o := range ps {
 			if got := s.parts[p]; got != nil {
-				got.committed = o.EpochOffset().Offset
+				got.committed, got.ours = o.EpochOffset().Offset, true
 			}
 			ps[p] = kgo.NewOffset().AtStart()
 		}
 	}
+	s.mu.Unlock()
+	s.changes.call()
 	return offsets, nil
 }
 
 func (s *Service) assigned(_ context.Context, _ *kgo.Client, got map[string][]int32) {
 	s.mu.Lock()
 	for _, p := range got[schemas.StockLevels] {
-		s.parts[p] = &owned{partition: newPartition(), heard: time.Now()}
+		s.parts[p] = newOwned(p)
 	}
 	s.mu.Unlock()
 	s.joined.Store(true)
 	s.changes.call()
 }
 
-// revoked gives partitions up once the batch under way is written.
+// revoked gives partitions up. No turn is under way then, except when they are lost to someone else, who owns them already: its transaction will not be committed.
 func (s *Service) revoked(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
-	s.work.Lock()
-	defer s.work.Unlock()
-	s.giveUp(gone)
-}
-
-// lost gives partitions up at once: someone else may own them already.
-func (s *Service) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) { s.giveUp(gone) }
-
-func (s *Service) giveUp(gone map[string][]int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range gone[schemas.StockLevels] {
 		if o := s.parts[p]; o != nil {
 			s.engine.drop(o.partition)
 			delete(s.parts, p)
+			s.sideStale = true
+			s.adrift.Store(true)
 		}
 	}
 	s.count()
@@ -80,8 +76,6 @@ func (s *Service) turn(ctx context.Context) error {
 			s.deps.Telemetry.Log.WarnContext(ctx, "fetch failed; trying again", "topic", t, "partition", p, "err", err)
 		}
 	})
-	s.work.Lock()
-	defer s.work.Unlock()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.WriteLimit+loadLimit) // what was taken in is finished
 	defer cancel()
 	begun := time.Now()
@@ -94,17 +88,21 @@ func (s *Service) turn(ctx context.Context) error {
 	if err := s.load(ctx); err != nil {
 		return err
 	}
-	b := batch{log: s.deps.Telemetry.Log}
+	b := batch{log: s.deps.Telemetry.Log, moved: make(map[int32]*owned)}
 	s.mu.Lock()
 	for sku := range relisted {
 		if o := s.parts[s.partitionOf(sku)]; o != nil {
 			s.engine.relisted(o.partition, sku)
 		}
 	}
+	s.engine.now = begun.UnixMicro()
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) { s.takeIn(ctx, &b, p) })
-	s.startLoaded(fetches.NumRecords() > 0)
-	s.count()
+	s.takeSide(ctx, &b, s.side.take())
+	s.engine.due(begun.UnixMicro())
 	s.mu.Unlock()
+	if err := s.startLoaded(ctx); err != nil {
+		return err
+	}
 	wrote, err := s.write(ctx, &b)
 	if err != nil {
 		return err
@@ -115,19 +113,7 @@ func (s *Service) turn(ctx context.Context) error {
 			s.stats.recompute.Store(int64(took))
 		}
 	}
-	s.commit(&b)
 	return nil
-}
-
-// commit tells the group how far it is. That is only a hint, for lag-based scaling, as a new owner reads from the start: it is not waited for.
-func (s *Service) commit(b *batch) {
-	if len(b.next) == 0 {
-		return
-	}
-	for p, o := range b.next {
-		s.taken[schemas.StockLevels][p] = o
-	}
-	s.client.CommitOffsets(context.Background(), map[string]map[int32]kgo.EpochOffset{schemas.StockLevels: b.next}, nil)
 }
 
 // poll waits for levels, or for a change of the catalog or of the assignment. While partitions load it looks at their progress now and then.
@@ -135,14 +121,24 @@ func (s *Service) poll(ctx context.Context) kgo.Fetches {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.mu.Lock()
+	wait := time.Duration(-1)
+	if at := s.engine.nextWake(); at > 0 {
+		wait = max(0, time.Until(time.UnixMicro(at)))
+	}
+	if len(s.engine.unsealed) > 0 && (wait < 0 || wait > time.Duration(sealAfter)*time.Microsecond) {
+		wait = time.Duration(sealAfter+1) * time.Microsecond
+	}
 	for _, o := range s.parts {
-		if !o.live {
-			ctx, cancel = context.WithTimeout(ctx, loadingPoll)
-			defer cancel()
+		if !o.live && (wait < 0 || wait > loadingPoll) {
+			wait = loadingPoll
 			break
 		}
 	}
 	s.mu.Unlock()
+	if wait >= 0 {
+		ctx, cancel = context.WithTimeout(ctx, wait)
+		defer cancel()
+	}
 	s.changes.waiting(cancel)
 	defer s.changes.waiting(nil)
 	return s.client.PollRecords(ctx, s.cfg.PollMax)
@@ -154,7 +150,7 @@ type batch struct {
 	rejected []*kgo.Record
 	traced   map[string]context.Context // by SKU
 	spans    []trace.Span
-	next     map[int32]kgo.EpochOffset // by partition
+	moved    map[int32]*owned // partitions of which something was taken in
 }
 
 type logger interface {
@@ -200,14 +196,8 @@ func (s *Service) takeIn(ctx context.Context, b *batch, p kgo.FetchTopicPartitio
 			b.spans = append(b.spans, span)
 		}
 	}
-	last := p.Records[len(p.Records)-1]
-	if o.next <= o.committed { // reading again what was committed before: never take the group's offset back
-		return
-	}
-	if b.next == nil {
-		b.next = make(map[int32]kgo.EpochOffset)
-	}
-	b.next[p.Partition] = kgo.EpochOffset{Epoch: last.LeaderEpoch, Offset: o.next}
+	b.moved[p.Partition] = o
+	s.settleMarks(o)
 }
 
 // reject keeps a record that cannot be read, once: a restart reads it again, but the group is past it then.
@@ -221,16 +211,33 @@ func (s *Service) reject(ctx context.Context, b *batch, o *owned, r *kgo.Record,
 	b.rejected = append(b.rejected, s.deps.Codec.RejectedRecord(r, "undecodable", detail, "allocator", time.Now()))
 }
 
-// startLoaded makes partitions live whose levels have all been read. s.mu is held.
-func (s *Service) startLoaded(some bool) {
-	for _, o := range s.parts {
+// startLoaded makes partitions live whose levels have all been read. Where no more come, Kafka is asked whether there are any: the last may have been compacted away.
+func (s *Service) startLoaded(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.count()
+	for p, o := range s.parts {
 		if o.live || !o.loaded {
 			continue
 		}
-		if o.next >= o.end || !some && time.Since(o.heard) > loadingIdle {
+		done := o.next >= o.end
+		if !done && time.Since(o.heard) > loadingPoll {
+			next := o.next
+			s.mu.Unlock()
+			empty, err := kafka.Empty(ctx, s.client, schemas.StockLevels, p, next)
+			s.mu.Lock()
+			if err != nil {
+				return err
+			}
+			if done, o.heard = empty && o.next == next, time.Now(); done {
+				o.next = o.end
+			}
+		}
+		if done && s.parts[p] == o {
 			s.engine.start(o.partition)
 		}
 	}
+	return nil
 }
 
 // count sets what Stats says of the partitions. s.mu is held.
@@ -242,6 +249,23 @@ func (s *Service) count() {
 	}
 	s.stats.skus.Store(skus)
 	s.stats.lag.Store(lag)
+	var booked, open, slack, checked, breaches int64
+	for _, o := range s.parts {
+		booked += int64(len(o.booked))
+		open += int64(s.engine.grants(o.partition))
+		if c := &o.seal; c.Checked > 0 {
+			if least := int64(c.LeastSlack); checked == 0 || least < slack {
+				slack = least
+			}
+			checked += c.Checked
+			breaches += c.Breaches
+		}
+	}
+	s.stats.booked.Store(booked)
+	s.stats.open.Store(open)
+	s.stats.slack.Store(slack)
+	s.stats.checked.Store(checked)
+	s.stats.breaches.Store(breaches)
 }
 
 // write writes what the engine decides for touched SKUs, in runs of WriteMax, and returns when Kafka has acknowledged all of it.
@@ -255,10 +279,15 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 	for more := true; more; {
 		s.mu.Lock()
 		var out []decision
-		out, more = s.engine.decide(time.Now().UnixMicro(), s.cfg.WriteMax)
-		s.mu.Unlock()
+		now := time.Now().UnixMicro()
+		out, more = s.engine.decide(now, s.cfg.WriteMax)
 		s.encode(b, out)
-		if err := s.produce(ctx); err != nil {
+		kept := s.encodeBooks(now)
+		s.mu.Unlock()
+		if len(s.pointers) == 0 {
+			break
+		}
+		if err := s.transact(ctx, s.offsets(s.behind(b, out, kept), !more)); err != nil {
 			return wrote, err
 		}
 		wrote += len(out)
@@ -267,9 +296,34 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 			if out[i].target.Withdrawn {
 				s.stats.withdrawn.Add(1)
 			}
+			if w := out[i].target.Write; w != nil && w.ID != "" {
+				s.stats.granted.Add(1)
+			}
 		}
 	}
+	if wrote == 0 && len(b.moved) > 0 { // everything taken in is in what was written before: say how far that is, for those who look at lag
+		s.client.CommitOffsets(context.Background(), s.offsets(b.moved, true), nil)
+	}
 	return wrote, nil
+}
+
+// behind is the partitions that a transaction writes for or reports on.
+func (s *Service) behind(b *batch, out []decision, kept []int32) map[int32]*owned {
+	parts := maps.Clone(b.moved)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	add := func(p int32) {
+		if _, ok := parts[p]; !ok && s.parts[p] != nil {
+			parts[p] = s.parts[p]
+		}
+	}
+	for i := range out {
+		add(out[i].sku.of.id)
+	}
+	for _, p := range kept {
+		add(p)
+	}
+	return parts
 }
 
 var targetHeaders = []kgo.RecordHeader{{Key: topics.ContentTypeHeader, Value: []byte("application/x-protobuf")}}

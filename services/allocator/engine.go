@@ -6,6 +6,7 @@ import (
 
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/ledger"
 )
 
@@ -24,24 +25,35 @@ type engine struct {
 	next   []shown
 	steps  []allocation.Step
 	out    []decision
+
+	exposed // what is decided by books of exposure
 }
 
 // partition is the SKUs of one partition of stock.levels. Until it is live, what is taken in only builds its state.
 type partition struct {
-	skus map[string]*sku
-	live bool
+	id     int32
+	skus   map[string]*sku
+	live   bool
+	booked map[*sku]struct{} // SKUs whose exposure is kept in books
+	marks  map[string]int64  // order watermarks in force, by channel
+	begun  int64             // grows when a channel's watermark appears or moves again: adaptive SKUs are decided anew
+	seal   seal              // the certificate of the day
 }
 
-func newPartition() *partition { return &partition{skus: make(map[string]*sku)} }
+func newPartition(id int32) *partition {
+	return &partition{id: id, skus: make(map[string]*sku), booked: make(map[*sku]struct{}), marks: make(map[string]int64)}
+}
 
 // sku is the state of one SKU.
 type sku struct {
 	id  string
 	key []byte // id, as a record key
+	of  *partition
 
 	known        bool // a level is there
 	forgotten    bool // there was one, and the ledger took it back
 	version      int64
+	generation   int64 // of the ledger that the level is of
 	sourceOffset int64
 	receivedAt   int64
 	unassigned   allocation.Units
@@ -52,6 +64,11 @@ type sku struct {
 	decided int64 // version of the newest level that a decision took in
 	touched bool
 	shown   []shown // by channel id: the targets last written
+
+	books    *escrow.SKU
+	stored   bool  // its books are in exposure.books
+	relisted int64 // times that its listing changed
+	wake     int64 // to be decided again then, at the latest; 0
 }
 
 // counter is what the ledger knows of a channel's sales of the SKU.
@@ -68,6 +85,13 @@ type shown struct {
 	quantity       allocation.Units
 	sold, restored allocation.Units
 	mode           string
+	last           result // of the newest write to the channel, for those who ask: no part of what is shown
+}
+
+// same says that another target would tell the channel nothing new.
+func (x shown) same(y shown) bool {
+	x.last, y.last = result{}, result{}
+	return x == y
 }
 
 // decision is one target to be written.
@@ -77,7 +101,7 @@ type decision struct {
 }
 
 func newEngine(listing func(string) *catalog.Listing) *engine {
-	return &engine{listing: listing, names: make(map[string]string)}
+	return &engine{listing: listing, names: make(map[string]string), exposed: exposed{skew: escrow.DefaultSkew, unsealed: make(map[*partition]struct{})}}
 }
 
 func (e *engine) name(s string) string {
@@ -99,8 +123,9 @@ func (e *engine) touch(p *partition, s *sku) {
 func (p *partition) sku(id string) *sku {
 	s := p.skus[id]
 	if s == nil {
-		s = &sku{id: strings.Clone(id)}
+		s = &sku{id: strings.Clone(id), of: p}
 		s.key = []byte(s.id)
+		s.books = &escrow.SKU{ID: s.id}
 		p.skus[s.id] = s
 	}
 	return s
@@ -131,9 +156,13 @@ func (e *engine) restore(p *partition, t *allocation.Target) {
 // level takes in a level. It returns false, and changes nothing, when the level is not newer than what is known.
 func (e *engine) level(p *partition, l *ledger.Level) bool {
 	s := p.sku(l.SKU)
-	if s.known && l.Version <= s.version {
+	if s.known && (l.Generation < s.generation || l.Generation == s.generation && l.Version <= s.version) {
 		return false
 	}
+	if l.Generation > s.generation { // a rebuilt ledger: its versions count anew
+		s.decided = min(s.decided, l.Version-1)
+	}
+	s.generation = l.Generation
 	s.forgotten = false
 	s.known, s.version, s.sourceOffset, s.receivedAt, s.unassigned = true, l.Version, l.SourceOffset, l.ReceivedAt, l.Unassigned
 	if l.Version > s.decided && l.OldestReceivedAt > 0 && (s.oldest == 0 || l.OldestReceivedAt < s.oldest) {
@@ -143,6 +172,7 @@ func (e *engine) level(p *partition, l *ledger.Level) bool {
 	for i := range l.Locations {
 		s.stock = append(s.stock, allocation.Stock{ID: e.name(l.Locations[i].Location), Available: l.Locations[i].Available()})
 	}
+	e.sales(s, l)
 	s.counters = s.counters[:0]
 	for _, c := range l.Sold {
 		s.counter(e, c.Channel).sold = c.Units
@@ -150,6 +180,7 @@ func (e *engine) level(p *partition, l *ledger.Level) bool {
 	for _, c := range l.Restored {
 		s.counter(e, c.Channel).restored = c.Units
 	}
+	e.bookLevel(s, l)
 	e.touch(p, s)
 	return true
 }
@@ -175,6 +206,7 @@ func (e *engine) forget(p *partition, id string) {
 // settings takes in other settings: every SKU of the partitions is decided anew.
 func (e *engine) settings(plan *catalog.Plan, partitions func(func(*partition))) {
 	e.plan = plan
+	e.learn(plan)
 	partitions(e.touchAll)
 }
 
@@ -196,7 +228,8 @@ func (e *engine) start(p *partition) {
 
 // relisted takes in that the listing of a SKU changed.
 func (e *engine) relisted(p *partition, id string) {
-	if s := p.skus[id]; s != nil && s.known {
+	if s := p.skus[id]; s != nil && (s.known || s.books.Phase() != escrow.Pooled) {
+		s.relisted++
 		e.touch(p, s)
 	}
 }
@@ -205,6 +238,7 @@ func (e *engine) relisted(p *partition, id string) {
 // the explanations in them are valid until the next call. now is the time of the decision, in microseconds.
 func (e *engine) decide(now int64, most int) (out []decision, more bool) {
 	e.out, e.steps = e.out[:0], e.steps[:0]
+	e.resetExposed()
 	n := 0
 	for n < len(e.touched) && len(e.out) < most {
 		s := e.touched[n]
@@ -220,17 +254,18 @@ func (e *engine) decide(now int64, most int) (out []decision, more bool) {
 
 // drop forgets a partition that another instance has taken over.
 func (e *engine) drop(p *partition) {
-	e.touched = slices.DeleteFunc(e.touched, func(s *sku) bool { return p.skus[s.id] == s })
+	p.live = false
+	delete(e.unsealed, p)
+	e.touched = slices.DeleteFunc(e.touched, func(s *sku) bool { return s.of == p })
 }
 
-// solve computes the targets of s into the solver and offers; without a level there are none.
-func (e *engine) solve(s *sku) *allocation.Rules {
+// prepare finds who lists s, and puts what its targets depend on into the input; without a level nobody does.
+func (e *engine) prepare(s *sku) *allocation.Rules {
 	e.offers = e.offers[:0]
-	if !s.known {
-		return nil
-	}
 	l := e.listing(s.id)
-	e.offers = e.plan.Offers(e.offers, s.id, l)
+	if s.known {
+		e.offers = e.plan.Offers(e.offers, s.id, l)
+	}
 	in := &e.input
 	in.Layout, in.Rules, in.Unassigned, in.Stock = e.plan.Layout, e.plan.Rules(s.id, l), s.unassigned, s.stock
 	in.Channels = in.Channels[:0]
@@ -240,15 +275,19 @@ func (e *engine) solve(s *sku) *allocation.Rules {
 	for i := range s.stock {
 		s.stock[i].Place = e.plan.Layout.Place(s.stock[i].ID)
 	}
-	e.solver.Solve(in)
 	return in.Rules
 }
 
 func (e *engine) decideSKU(s *sku, now int64) {
-	if !s.known && len(s.shown) == 0 {
+	if !s.known && len(s.shown) == 0 && s.books.Phase() == escrow.Pooled {
 		return
 	}
-	rules := e.solve(s)
+	rules := e.prepare(s)
+	if e.byBooks(s, rules, now) {
+		s.decided, s.oldest = max(s.decided, s.version), 0
+		return
+	}
+	e.solver.Solve(&e.input)
 	e.next = e.next[:0]
 	old := s.shown
 	for i := range e.offers {
@@ -260,7 +299,9 @@ func (e *engine) decideSKU(s *sku, now int64) {
 		next := e.shows(s, i, rules)
 		e.next = append(e.next, next)
 		if len(old) > 0 && old[0].channel == id {
-			same := old[0] == next
+			next.last = old[0].last
+			e.next[len(e.next)-1].last = next.last
+			same := old[0].same(next)
 			old = old[1:]
 			if same {
 				continue
@@ -309,17 +350,4 @@ func (e *engine) withdraw(s *sku, x *shown, now int64) {
 	e.steps = append(e.steps, allocation.Step{Name: "withdrawn", Detail: "the channel does not list the SKU"})
 	t.Explanation = e.steps[at:len(e.steps):len(e.steps)]
 	e.out = append(e.out, decision{sku: s, target: t})
-}
-
-// explained is the targets of a SKU in force, with their explanations: what a person asks for.
-func (e *engine) explained(s *sku, now int64) []allocation.Target {
-	rules := e.solve(s)
-	var out []allocation.Target
-	for i := range e.offers {
-		x := e.shows(s, i, rules)
-		t := e.target(s, &x, now)
-		t.Explanation = e.solver.Explain(nil, i)
-		out = append(out, t)
-	}
-	return out
 }

@@ -29,7 +29,7 @@ func TestEngineAgainstFreshOne(t *testing.T) {
 		var e *engine
 		var p *partition
 		begin := func() {
-			e, p = newEngine(look), newPartition()
+			e, p = newEngine(look), newPartition(0)
 			e.settings(catalog.Compile(set), func(f func(*partition)) { f(p) })
 			for _, target := range written {
 				e.restore(p, &target)
@@ -58,7 +58,7 @@ func TestEngineAgainstFreshOne(t *testing.T) {
 				}
 			}
 			want := map[string]string{}
-			fresh, q := newEngine(look), newPartition()
+			fresh, q := newEngine(look), newPartition(0)
 			fresh.settings(catalog.Compile(set), func(f func(*partition)) { f(q) })
 			for _, l := range levels {
 				fresh.level(q, l)

@@ -3,77 +3,133 @@ package allocator
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/topics"
 )
 
-// loadLimit bounds how long the targets written before may take to load. A rebalance waits for it.
+// loadLimit bounds how long what was written before may take to load. A rebalance waits for it.
 const loadLimit = 5 * time.Minute
 
-// load takes in, for partitions just assigned, where their levels end and the targets last written.
+// load takes in, for partitions just assigned, what was written before: books, targets, watermarks, and where the results of writes and the levels were read up to.
+// It begins when the group's offsets of a partition have come, which Kafka gives when the earlier owner's transactions are over.
 func (s *Service) load(ctx context.Context) error {
 	s.mu.Lock()
 	fresh := make(map[int32]*owned)
 	for p, o := range s.parts {
-		if !o.loaded {
+		if o.ours && !o.loaded {
 			fresh[p] = o
 		}
 	}
+	stale := s.sideStale
 	s.mu.Unlock()
 	if len(fresh) == 0 {
+		if stale {
+			return s.reopenSide()
+		}
 		return nil
 	}
-	ends, err := s.offsets(ctx, s.adm.ListEndOffsets, schemas.StockLevels)
+	ids := make([]int32, 0, len(fresh))
+	for p := range fresh {
+		ids = append(ids, p)
+	}
+	slices.Sort(ids)
+	ends, err := s.adm.ListEndOffsets(ctx, schemas.StockLevels, schemas.ChannelWrites)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("end offsets: %w", err)
+	}
+	if err := s.loadBooks(ctx, fresh, ids); err != nil {
+		return err
+	}
+	if err := s.loadTargets(ctx, fresh, ids); err != nil {
+		return err
+	}
+	results, err := s.resultsFrom(ctx, fresh, ends)
 	if err != nil {
 		return err
 	}
-	starts, err := s.offsets(ctx, s.adm.ListStartOffsets, schemas.StockLevels)
+	passed, err := kafka.Committed(ctx, s.client, map[string][]int32{schemas.ChannelWatermarks: ids}, nil, func(r *kgo.Record) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.takeWatermark(ctx, fresh[r.Partition], r)
+	})
 	if err != nil {
-		return err
+		return fmt.Errorf("load watermarks: %w", err)
 	}
-	if err := s.loadTargets(ctx, fresh); err != nil {
-		return err
+	s.mu.Lock()
+	for p, o := range fresh {
+		end, _ := ends.Lookup(schemas.StockLevels, p)
+		mark, _ := passed.Lookup(schemas.ChannelWatermarks, p)
+		o.loaded, o.end, o.high, o.heard = true, end.Offset, max(o.high, end.Offset), time.Now()
+		o.results, o.passed = results[p], mark.At
 	}
+	s.mu.Unlock()
+	return s.reopenSide()
+}
+
+// resultsFrom is where results of writes are to be read from: the group's offset. Where it has none, nothing was ever granted, or the offset has expired: then from the
+// start if the books know an open write, whose result may be long there.
+func (s *Service) resultsFrom(ctx context.Context, fresh map[int32]*owned, ends kadm.ListedOffsets) (map[int32]int64, error) {
+	group, err := s.adm.FetchOffsetsForTopics(ctx, s.cfg.Group, schemas.ChannelWrites)
+	if err == nil {
+		err = group.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("offsets of %s: %w", schemas.ChannelWrites, err)
+	}
+	out := make(map[int32]int64, len(fresh))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p, o := range fresh {
-		end, _ := ends.Lookup(schemas.StockLevels, p)
-		start, _ := starts.Lookup(schemas.StockLevels, p)
-		o.loaded, o.end, o.high, o.heard = true, end.Offset, end.Offset, time.Now()
-		o.next = max(o.next, start.Offset)
+		if c, ok := group.Lookup(schemas.ChannelWrites, p); ok && c.At >= 0 {
+			out[p] = c.At
+		} else if !s.engine.waits(o.partition) {
+			end, _ := ends.Lookup(schemas.ChannelWrites, p)
+			out[p] = end.Offset
+		}
 	}
-	return nil
+	return out, nil
 }
 
-func (s *Service) offsets(ctx context.Context, list func(context.Context, ...string) (kadm.ListedOffsets, error), names ...string) (kadm.ListedOffsets, error) {
-	o, err := list(ctx, names...)
-	if err == nil {
-		err = o.Error()
+// reopenSide reads on, for the partitions that are loaded now, in the topics beside levels.
+func (s *Service) reopenSide() error {
+	s.side.close()
+	s.side = nil
+	results, marks := make(map[int32]kgo.Offset), make(map[int32]kgo.Offset)
+	s.mu.Lock()
+	s.sideStale = false
+	for p, o := range s.parts {
+		if o.loaded {
+			results[p], marks[p] = kgo.NewOffset().At(o.results), kgo.NewOffset().At(o.passed)
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("offsets of %s: %w", strings.Join(names, ", "), err)
+	s.mu.Unlock()
+	if len(results) == 0 {
+		return nil
 	}
-	return o, nil
-}
-
-type topicPartition struct {
-	topic string
-	id    int32
+	var err error
+	s.side, err = openSide(s.deps.Kafka, s.deps.Telemetry, s.cfg.PollMax, map[string]map[int32]kgo.Offset{
+		schemas.ChannelWrites: results, schemas.ChannelWatermarks: marks}, s.changes.call)
+	return err
 }
 
 // loadTargets reads the targets topics of all channels, also of those that were removed while no allocator ran.
-func (s *Service) loadTargets(ctx context.Context, fresh map[int32]*owned) error {
+func (s *Service) loadTargets(ctx context.Context, fresh map[int32]*owned, ids []int32) error {
 	all, err := s.adm.ListTopics(ctx)
 	if err != nil {
 		return fmt.Errorf("targets topics: %w", err)
 	}
-	var names []string
+	read := make(map[string][]int32)
 	for _, t := range all.Sorted() {
 		if !strings.HasPrefix(t.Topic, schemas.TargetsPrefix) || t.Err != nil {
 			continue
@@ -83,68 +139,15 @@ func (s *Service) loadTargets(ctx context.Context, fresh map[int32]*owned) error
 				"partitions", len(t.Partitions), "want", s.partitions)
 			continue
 		}
-		names = append(names, t.Topic)
+		read[t.Topic] = ids
 	}
-	if len(names) == 0 {
-		return nil
-	}
-	starts, err := s.offsets(ctx, s.adm.ListStartOffsets, names...)
-	if err != nil {
-		return err
-	}
-	ends, err := s.offsets(ctx, s.adm.ListEndOffsets, names...)
-	if err != nil {
-		return err
-	}
-	missing := make(map[topicPartition]int64)
-	consume := make(map[string]map[int32]kgo.Offset)
-	for _, name := range names {
-		for p := range fresh {
-			start, _ := starts.Lookup(name, p)
-			end, ok := ends.Lookup(name, p)
-			if !ok || start.Offset >= end.Offset {
-				continue
-			}
-			if consume[name] == nil {
-				consume[name] = make(map[int32]kgo.Offset)
-			}
-			consume[name][p] = kgo.NewOffset().At(start.Offset)
-			missing[topicPartition{name, p}] = end.Offset
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	client, err := s.deps.Kafka.Client(s.deps.Telemetry.Log, "onhand-allocator-load", kgo.ConsumePartitions(consume))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	heard := time.Now()
-	for len(missing) > 0 {
-		polling, cancel := context.WithTimeout(ctx, loadingPoll)
-		fetches := client.PollFetches(polling)
-		cancel()
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("load targets: %d partitions left: %w", len(missing), err)
-		}
-		if fetches.NumRecords() > 0 {
-			heard = time.Now()
-		} else if time.Since(heard) > loadingIdle {
-			s.deps.Telemetry.Log.WarnContext(ctx, "targets seem to end before their topics do; going on", "partitions", len(missing))
-			return nil
-		}
+	_, err = kafka.Committed(ctx, s.client, read, nil, func(r *kgo.Record) {
 		s.mu.Lock()
-		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-			for _, r := range p.Records {
-				s.restore(ctx, fresh[p.Partition], r)
-			}
-			key := topicPartition{p.Topic, p.Partition}
-			if n := len(p.Records); n > 0 && p.Records[n-1].Offset+1 >= missing[key] {
-				delete(missing, key)
-			}
-		})
-		s.mu.Unlock()
+		defer s.mu.Unlock()
+		s.restore(ctx, fresh[r.Partition], r)
+	})
+	if err != nil {
+		return fmt.Errorf("load targets: %w", err)
 	}
 	return nil
 }

@@ -20,10 +20,20 @@ type Stats struct {
 	SettingsVersion int64         // in force
 	LastRecompute   time.Duration // of all SKUs after the last change of settings, until acknowledged
 	LastBatch       time.Duration // from taking in to acknowledged
+
+	Results    int64 // of granted writes, taken in
+	Granted    int64 // writes
+	Alerts     int64 // about exposure
+	Booked     int64 // SKUs whose exposure is kept in books now
+	Open       int64 // granted writes without a result
+	LeastSlack int64 // smallest room of a SKU today, over the partitions owned; valid when Checked is not 0
+	Checked    int64 // times today that the invariant was checked
+	Breaches   int64 // of these, with less available than exposed
 }
 
 type counters struct {
 	levels, stale, rejected, targets, withdrawn, skus, lag, settings, recompute, lastBatch atomic.Int64
+	results, granted, alerts, booked, open, slack, checked, breaches                       atomic.Int64
 	duration                                                                               metric.Float64Histogram
 }
 
@@ -38,7 +48,8 @@ func (s *Service) Stats() Stats {
 	return Stats{
 		Levels: c.levels.Load(), Stale: c.stale.Load(), Rejected: c.rejected.Load(), Targets: c.targets.Load(), Withdrawn: c.withdrawn.Load(),
 		SKUs: c.skus.Load(), Lag: c.lag.Load(), SettingsVersion: c.settings.Load(), LastRecompute: time.Duration(c.recompute.Load()),
-		LastBatch: time.Duration(c.lastBatch.Load()),
+		LastBatch: time.Duration(c.lastBatch.Load()), Results: c.results.Load(), Granted: c.granted.Load(), Alerts: c.alerts.Load(), Booked: c.booked.Load(),
+		Open: c.open.Load(), LeastSlack: c.slack.Load(), Checked: c.checked.Load(), Breaches: c.breaches.Load(),
 	}
 }
 
@@ -73,6 +84,14 @@ func (s *Service) observe() (stop func(), err error) {
 	add("onhand_allocator_withdrawn_targets", "Targets written because a channel no longer lists the SKU.", &c.withdrawn, true)
 	add("onhand_allocator_skus", "SKUs known in the partitions owned.", &c.skus, false)
 	add("onhand_allocator_lag_records", "Levels not taken in yet.", &c.lag, false)
+	add("onhand_allocator_exposure_results", "Results of granted writes taken in.", &c.results, true)
+	add("onhand_allocator_exposure_granted_writes", "Writes granted.", &c.granted, true)
+	add("onhand_allocator_exposure_alerts", "Alerts about exposure.", &c.alerts, true)
+	add("onhand_allocator_exposure_skus", "SKUs whose exposure is kept in books, in the partitions owned.", &c.booked, false)
+	add("onhand_allocator_exposure_open_writes", "Granted writes without a result.", &c.open, false)
+	add("onhand_allocator_exposure_least_slack_units", "Smallest margin of what is available over what is exposed, of any SKU today.", &c.slack, false)
+	add("onhand_allocator_exposure_checks", "Times today that the invariant was checked.", &c.checked, false)
+	add("onhand_allocator_exposure_breaches", "Of these, with less available than exposed.", &c.breaches, false)
 	add("onhand_allocator_settings_version", "Version of the settings in force.", &c.settings, false)
 	if err != nil {
 		return nil, err

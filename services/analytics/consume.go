@@ -77,7 +77,9 @@ func (s *Service) connect(ctx context.Context) error {
 			s.onAssigned(ctx, client, added) // a stop need not wait for ClickHouse
 		}),
 		kgo.OnPartitionsRevoked(s.onLost), kgo.OnPartitionsLost(s.onLost),
-		kgo.AdjustFetchOffsetsFn(s.adjust), kgo.FetchMaxBytes(32<<20), kgo.FetchMaxWait(250*time.Millisecond),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), // markers of transactions count for where a partition is read up to
+		kgo.AdjustFetchOffsetsFn(s.adjust), kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(512<<10),
+		kgo.FetchMinBytes(256<<10), kgo.FetchMaxWait(250*time.Millisecond), // rows wait for their insert anyway: fewer, larger fetches
 	)
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)

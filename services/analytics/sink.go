@@ -259,6 +259,9 @@ func (k *sink) insert(ctx context.Context, cut []cutPart) error {
 func (k *sink) encode(each func(func(*kgo.Record))) (faults []rejection) {
 	k.rows.base().reset()
 	each(func(r *kgo.Record) {
+		if r.Attrs.IsControl() {
+			return
+		}
 		if f := k.rows.add(r); f != nil {
 			faults = append(faults, rejection{r, f})
 		}
@@ -378,7 +381,8 @@ func (s *Service) read(ctx context.Context, spans []span) ([]*kgo.Record, error)
 	if len(left) == 0 {
 		return nil, nil
 	}
-	client, err := s.deps.Kafka.Client(s.log, Group+"-redo", kgo.ConsumePartitions(offsets), kgo.FetchMaxWait(250*time.Millisecond))
+	client, err := s.deps.Kafka.Client(s.log, Group+"-redo", kgo.ConsumePartitions(offsets), kgo.FetchMaxWait(250*time.Millisecond),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords())
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}

@@ -11,9 +11,11 @@ import (
 
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/stock/alert"
+	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
+	"github.com/onhand/onhand/stock/write"
 	"github.com/onhand/onhand/topics"
 )
 
@@ -161,6 +163,8 @@ func (r *eventRows) add(rec *kgo.Record) *fault {
 
 type levelRows struct {
 	rows
+	read                                                             topics.LevelReader
+	level                                                            ledger.Level
 	sku, eventID                                                     *proto.ColStr
 	deleted                                                          *proto.ColBool
 	version, source, unassigned, available                           *proto.ColInt64
@@ -192,14 +196,11 @@ func newLevelRows() encoder {
 }
 
 func (r *levelRows) add(rec *kgo.Record) *fault {
-	l, gone := &ledger.Level{}, len(rec.Value) == 0
+	l, gone := &r.level, len(rec.Value) == 0
 	if gone {
-		l.SKU = alias(rec.Key)
-	} else {
-		var err error
-		if l, err = topics.DecodeLevel(rec.Value); err != nil {
-			return cannotDecode(err)
-		}
+		*l = ledger.Level{SKU: alias(rec.Key)}
+	} else if err := r.read.Read(rec.Value, l); err != nil {
+		return cannotDecode(err)
 	}
 	var sum ledger.LocationLevel
 	for i := range l.Locations {
@@ -252,6 +253,8 @@ func channelUnits(channels *list[string], units *list[int64], all []ledger.Chann
 
 type targetRows struct {
 	rows
+	read                                                           topics.TargetReader
+	target                                                         allocation.Target
 	sku, external                                                  *proto.ColStr
 	channel, mode                                                  *lowCardinality
 	withdrawn                                                      *proto.ColBool
@@ -294,8 +297,8 @@ func (r *targetRows) add(rec *kgo.Record) *fault {
 		r.row(rec)
 		return nil
 	}
-	t, err := topics.DecodeTarget(rec.Value)
-	if err != nil {
+	t := &r.target
+	if err := r.read.Read(rec.Value, t); err != nil {
 		return cannotDecode(err)
 	}
 	available := int64(t.Quantity)
@@ -331,6 +334,8 @@ func (r *targetRows) add(rec *kgo.Record) *fault {
 
 type writeRows struct {
 	rows
+	read                                                                  topics.WriteReader
+	result                                                                write.Result
 	id, sku, external, errorDetail                                        *proto.ColStr
 	channel, operation, outcome, errorCode                                *lowCardinality
 	quantity, delta, expected, shown, attempts, version, source, settings *proto.ColInt64
@@ -362,8 +367,8 @@ func operationName(o catalog.Operation) string {
 }
 
 func (r *writeRows) add(rec *kgo.Record) *fault {
-	w, err := topics.DecodeWrite(rec.Value)
-	if err != nil {
+	w := &r.result
+	if err := r.read.Read(rec.Value, w); err != nil {
 		return cannotDecode(err)
 	}
 	r.id.Append(w.WriteID)
@@ -466,7 +471,7 @@ func newAlertRows() encoder {
 	return r
 }
 
-var alertNames = [...]string{"unspecified", "oversold", "drift", "channel_stuck", "anomaly", "reorder"}
+var alertNames = [...]string{"unspecified", "oversold", "drift", "channel_stuck", "anomaly", "reorder", "ledger_mismatch", "exposure_breach", "exposure_shortage", "number_raised"}
 
 func alertName(k alert.Kind) string {
 	if int(k) < len(alertNames) {

@@ -32,13 +32,15 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/onhand/onhand/platform/kafka"
+	"github.com/onhand/onhand/platform/outgoing"
+	"github.com/onhand/onhand/platform/secret"
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/services/channel-pusher/adapter"
 	"github.com/onhand/onhand/services/channel-pusher/adapter/httpjson"
-	"github.com/onhand/onhand/services/channel-pusher/outgoing"
 	"github.com/onhand/onhand/services/channel-pusher/queue"
 	"github.com/onhand/onhand/stock/alert"
+	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/write"
 	"github.com/onhand/onhand/topics"
 	"github.com/onhand/onhand/topics/catalogview"
@@ -146,6 +148,10 @@ type Service struct {
 	came     map[string]map[int32]arrival // partitions that came to us
 	sends    context.Context              // ends when nothing more is to be sent
 	loops    sync.WaitGroup
+
+	read   topics.TargetReader // of the poll loop, as what follows
+	target allocation.Target
+	names  map[string]string
 }
 
 // New makes the service. It does not reach out before Run.
@@ -158,15 +164,15 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	var seed [8]byte
 	_, _ = rand.Read(seed[:])
 	cfg.instance, cfg.seed = hex.EncodeToString(id[:]), binary.NativeEndian.Uint64(seed[:])
-	s := &Service{cfg: cfg, deps: deps, tel: deps.Telemetry.For(service), accounts: make(map[string]*account), came: make(map[string]map[int32]arrival)}
+	s := &Service{cfg: cfg, deps: deps, tel: deps.Telemetry.For(service), accounts: make(map[string]*account), came: make(map[string]map[int32]arrival), names: make(map[string]string)}
 	client := outgoing.Client(cfg.AllowPrivate)
 	s.closeAll = client.CloseIdleConnections
-	store := &secrets{dir: cfg.SecretsDir}
+	store := &secret.Store{Dir: cfg.SecretsDir}
 	flights, stopped := context.WithCancel(context.Background())
 	s.stopped = stopped
 	s.telling, s.silenced = context.WithCancel(context.Background())
 	s.engine = &engine{
-		cfg: cfg, out: s, adapters: map[string]adapter.Adapter{"http": httpjson.New(client)}, secret: store.get, tracer: s.tel.Tracer, log: s.tel.Log,
+		cfg: cfg, out: s, adapters: map[string]adapter.Adapter{"http": httpjson.New(client)}, secret: store.Get, tracer: s.tel.Tracer, log: s.tel.Log,
 		flights: flights, lease: &lease{session: cfg.Session},
 	}
 	for name, a := range deps.Adapters {
@@ -178,7 +184,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), // markers of transactions are passed, too: the committed offset reaches the end
 		kgo.WithHooks(s.engine.lease), kgo.SessionTimeout(cfg.Session), kgo.HeartbeatInterval(cfg.Session/5),
-		kgo.MetadataMaxAge(10*time.Second), kgo.MetadataMinAge(100*time.Millisecond), kgo.FetchMaxWait(time.Second),
+		kgo.MetadataMaxAge(10*time.Second), kgo.MetadataMinAge(100*time.Millisecond), kgo.FetchMaxWait(time.Second), kgo.FetchMaxBytes(8<<20),
 		kgo.AdjustFetchOffsetsFn(s.fromStart), kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { s.joined.Store(true) }),
 		kgo.OnPartitionsRevoked(func(ctx context.Context, _ *kgo.Client, lost map[string][]int32) { s.giveUp(ctx, lost, true) }),
 		kgo.OnPartitionsLost(func(ctx context.Context, _ *kgo.Client, lost map[string][]int32) { s.giveUp(ctx, lost, false) }),
@@ -386,7 +392,7 @@ func (s *Service) take(a *account, topic string, partition int32, records []*kgo
 			a.queue.Removed(p.Partition, r.Offset, string(r.Key))
 			continue
 		}
-		t, err := topics.DecodeTarget(r.Value)
+		t, err := s.decode(r.Value)
 		if err == nil && (t.SKU == "" || t.Channel != a.id) {
 			err = fmt.Errorf("target of SKU %q for channel %q in topic %s", t.SKU, t.Channel, topic)
 		}
@@ -425,6 +431,35 @@ func (s *Service) take(a *account, topic string, partition int32, records []*kgo
 			p.Done(seq)
 		}
 	})
+}
+
+// decode reads a target of the poll loop, good until the next call. What the queue keeps of it does not share the record's memory, which is that of all that
+// was fetched with it.
+func (s *Service) decode(value []byte) (*allocation.Target, error) {
+	t := &s.target
+	if err := s.read.Read(value, t); err != nil {
+		return nil, err
+	}
+	t.SKU, t.ExternalID = s.name(t.SKU), s.name(t.ExternalID)
+	if t.Write != nil {
+		t.Write.ID = strings.Clone(t.Write.ID)
+	}
+	return t, nil
+}
+
+const maxNames = 1 << 20
+
+// name is a string of its own for a SKU or an id at a channel, the same for all channels.
+func (s *Service) name(n string) string {
+	if own, ok := s.names[n]; ok {
+		return own
+	}
+	if len(s.names) >= maxNames {
+		clear(s.names)
+	}
+	n = strings.Clone(n)
+	s.names[n] = n
+	return n
 }
 
 // account finds a channel's account, or opens it and starts its queue.

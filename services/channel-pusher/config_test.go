@@ -1,9 +1,6 @@
 package channelpusher
 
 import (
-	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -37,29 +34,6 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	for _, name := range []string{"linger", "drift-sample", "breaker-failures", "drain"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%v does not name %s", err, name)
-		}
-	}
-}
-
-func TestSecrets(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "ebay-uk"), []byte("from file\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "empty"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := &secrets{dir: dir}
-	if v, err := s.get("ebay-uk"); v != "from file" || err != nil {
-		t.Errorf("%q %v", v, err)
-	}
-	t.Setenv("ONHAND_SECRET_EBAY_DE", "from environment")
-	if v, err := s.get("ebay-de"); v != "from environment" || err != nil {
-		t.Errorf("%q %v", v, err)
-	}
-	for _, name := range []string{"none", "empty", "../ebay-uk", "..", ".hidden", ""} {
-		if v, err := s.get(name); !errors.Is(err, errNoSecret) {
-			t.Errorf("secret %q: %q %v", name, v, err)
 		}
 	}
 }

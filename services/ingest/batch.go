@@ -91,6 +91,7 @@ type call struct {
 // unit is one readable item.
 type unit struct {
 	id            string
+	channel       string // that it speaks of
 	identity, sum uint64 // hashes of what names it and of what it says
 	records       []*kgo.Record
 	events        int
@@ -121,7 +122,7 @@ func readOrder(c *call, src string, _ int) (unit, *problem.Details) {
 	if len(fields) > 0 {
 		return unit{id: o.ID}, invalid(fields)
 	}
-	u := unit{id: strings.Clone(o.ID), orders: 1, lines: len(o.Lines), events: len(o.Lines)}
+	u := unit{id: strings.Clone(o.ID), channel: o.Channel, orders: 1, lines: len(o.Lines), events: len(o.Lines)}
 	u.identity = maphash.Comparable(c.s.seed, [2]string{o.Channel, o.ID})
 	u.sum = sumOrder(c.s.seed, o)
 	o.ReceivedAt = c.lim.Now.UnixMicro()
@@ -169,7 +170,7 @@ func readEvent(c *call, src string, index int) (unit, *problem.Details) {
 	if e.Source == "" {
 		e.Source = c.source
 	}
-	u := unit{id: strings.Clone(e.ID), events: 1, identity: maphash.String(c.s.seed, e.ID), sum: maphash.Comparable(c.s.seed, e)}
+	u := unit{id: strings.Clone(e.ID), channel: e.Channel, events: 1, identity: maphash.String(c.s.seed, e.ID), sum: maphash.Comparable(c.s.seed, e)}
 	e.ReceivedAt = c.lim.Now.UnixMicro()
 	u.records = []*kgo.Record{c.s.deps.Codec.EventRecord(&e)}
 	return u, nil

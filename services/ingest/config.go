@@ -22,6 +22,10 @@ type Config struct {
 	IdleTimeout          time.Duration `help:"Longest pause within a request's body." default:"30s" env:"INGEST_IDLE_TIMEOUT"`
 	IdempotencyTTL       time.Duration `help:"How long an Idempotency-Key and its answer are remembered." default:"24h" env:"INGEST_IDEMPOTENCY_TTL"`
 	Drain                time.Duration `help:"Longest wait for requests under way when stopping." default:"10s" env:"INGEST_DRAIN"`
+	SweepInterval        time.Duration `help:"How often the order lists of channels that have one are swept for orders whose webhooks were lost; 0 never." env:"INGEST_SWEEP_INTERVAL"`
+	SweepOverlap         time.Duration `help:"How much of the time before the last sweep a sweep asks for again." default:"2m" env:"INGEST_SWEEP_OVERLAP"`
+	SweepReach           time.Duration `help:"How far back the first sweep of a channel asks." default:"24h" env:"INGEST_SWEEP_REACH"`
+	SecretsDir           string        `help:"Folder of files that hold channels' tokens, for sweeps, each named like its secret; the environment's ONHAND_SECRET_<NAME> comes first." env:"SECRETS_DIR"`
 	AllowPrivateChannels bool          `help:"Let a channel's base_url name a loopback or private address." env:"INGEST_ALLOW_PRIVATE_CHANNELS"`
 }
 
@@ -30,7 +34,7 @@ func DefaultConfig() Config {
 	return Config{
 		MaxBody: 8 << 20, MaxStream: 4 << 30, MaxLine: 512 << 10, MaxBatch: 10_000, MaxStreamItems: 5_000_000, MaxQuantity: 10_000_000,
 		MaxAhead: 24 * time.Hour, RequestsPerSecond: 5000, Burst: 10_000, AckTimeout: 15 * time.Second, Linger: 2 * time.Millisecond,
-		IdleTimeout: 30 * time.Second, IdempotencyTTL: 24 * time.Hour, Drain: 10 * time.Second,
+		IdleTimeout: 30 * time.Second, IdempotencyTTL: 24 * time.Hour, Drain: 10 * time.Second, SweepOverlap: 2 * time.Minute, SweepReach: 24 * time.Hour,
 	}
 }
 
@@ -52,6 +56,12 @@ func (c Config) Validate() error {
 	positive("idle-timeout", int64(c.IdleTimeout))
 	positive("idempotency-ttl", int64(c.IdempotencyTTL))
 	positive("drain", int64(c.Drain))
+	if c.SweepInterval != 0 && c.SweepInterval < 10*time.Millisecond {
+		errs = append(errs, fmt.Errorf("sweep-interval: want 0 for never, or 10ms or more, not %v", c.SweepInterval))
+	}
+	if c.SweepOverlap < 0 || c.SweepReach < 0 {
+		errs = append(errs, fmt.Errorf("sweep-overlap and sweep-reach: want 0 or more, not %v and %v", c.SweepOverlap, c.SweepReach))
+	}
 	if c.MaxAhead < 0 {
 		errs = append(errs, fmt.Errorf("max-ahead: want 0 or more, not %v", c.MaxAhead))
 	}

@@ -55,6 +55,7 @@ type Service struct {
 	stats      counters
 	behind     behind // in orders.in
 	watermarks watermarks
+	sweeper    *sweeper
 	metrics    *instruments
 
 	applying sync.Mutex    // one change of the catalog at a time
@@ -90,6 +91,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg, deps: deps, tel: deps.Telemetry.For(Name), seed: maphash.MakeSeed(), limiter: apikey.NewLimiter(cfg.RequestsPerSecond, cfg.Burst),
 		idem: newIdempotency(deps.Redis, cfg.IdempotencyTTL, 2*cfg.AckTimeout+cfg.IdleTimeout), peeking: make(chan struct{}, 2),
 	}
+	s.sweeper = newSweeper(s)
 	var err error
 	if s.metrics, err = newInstruments(s.tel.Meter); err != nil {
 		return nil, fmt.Errorf("ingest: metrics: %w", err)
@@ -111,6 +113,11 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, unobserve()) }()
 	s.running.Store(true)
+	var sweeps sync.WaitGroup
+	if s.cfg.SweepInterval > 0 {
+		sweeps.Go(func() { s.sweeper.run(ctx) })
+	}
+	defer sweeps.Wait()
 	err = s.consumeOrders(ctx)
 	if err != nil {
 		err = fmt.Errorf("ingest: %w", err)

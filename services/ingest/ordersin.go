@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -27,7 +28,12 @@ const (
 func (s *Service) consumeOrders(ctx context.Context) error {
 	client, err := s.deps.Kafka.Client(s.tel.Log, "onhand-ingest", kgo.ConsumerGroup(Group), kgo.ConsumeTopics(schemas.OrdersIn),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.OnPartitionsRevoked(s.lost), kgo.OnPartitionsLost(s.lost), kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { s.joined.Store(true) }))
+		kgo.OnPartitionsRevoked(s.lost), kgo.OnPartitionsLost(s.lost), kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, got map[string][]int32) {
+			if slices.Contains(got[schemas.OrdersIn], 0) {
+				s.sweeper.own(true)
+			}
+			s.joined.Store(true)
+		}))
 	if err != nil {
 		return err
 	}
@@ -60,6 +66,9 @@ func (s *Service) consumeOrders(ctx context.Context) error {
 }
 
 func (s *Service) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+	if slices.Contains(gone[schemas.OrdersIn], 0) {
+		s.sweeper.own(false)
+	}
 	s.behind.forget(gone[schemas.OrdersIn])
 }
 

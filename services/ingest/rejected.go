@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/topics"
@@ -90,47 +91,31 @@ func (s *Service) newestRejected(ctx context.Context, limit int) (*RejectedList,
 	if err != nil {
 		return nil, fmt.Errorf("end offsets: %w", err)
 	}
-	from := map[int32]kgo.Offset{}
-	left := map[int32]int64{}
+	var from kadm.Offsets
+	var read []int32
 	ends.Each(func(o kadm.ListedOffset) {
 		start, _ := starts.Lookup(o.Topic, o.Partition)
 		if at := max(start.Offset, o.Offset-int64(limit)); at < o.Offset {
-			from[o.Partition], left[o.Partition] = kgo.NewOffset().At(at), o.Offset
+			from.Add(kadm.Offset{Topic: o.Topic, Partition: o.Partition, At: at})
+			read = append(read, o.Partition)
 		}
 	})
 	list := &RejectedList{Rejected: []RejectedItem{}}
-	if len(from) == 0 {
+	if len(read) == 0 {
 		return list, nil
 	}
-	client, err := s.deps.Kafka.Client(s.tel.Log, "onhand-ingest-rejected", kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{schemas.StockRejected: from}),
-		kgo.FetchMaxBytes(8<<20), kgo.FetchMaxPartitionBytes(1<<20), kgo.MaxConcurrentFetches(1))
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	for len(left) > 0 {
-		fetches := client.PollRecords(ctx, 1000)
-		if err := ctx.Err(); err != nil {
-			return nil, err
+	_, err = kafka.Committed(ctx, s.producer, map[string][]int32{schemas.StockRejected: read}, from, func(rec *kgo.Record) {
+		if item, ok := rejectedItem(rec); ok {
+			list.Rejected = append(list.Rejected, item)
+		} else {
+			list.Unreadable++
 		}
-		if err := fetches.Err(); err != nil {
-			return nil, err
+		if len(list.Rejected) >= 2*limit+1000 {
+			newestFirst(list, limit)
 		}
-		fetches.EachPartition(func(p kgo.FetchTopicPartition) {
-			for _, rec := range p.Records {
-				if item, ok := rejectedItem(rec); ok {
-					list.Rejected = append(list.Rejected, item)
-				} else {
-					list.Unreadable++
-				}
-				if rec.Offset+1 >= left[p.Partition] {
-					delete(left, p.Partition)
-				}
-			}
-		})
-		newestFirst(list, limit)
-	}
-	return list, nil
+	})
+	newestFirst(list, limit)
+	return list, err
 }
 
 func newestFirst(list *RejectedList, limit int) {

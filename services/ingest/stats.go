@@ -42,8 +42,8 @@ func (s *Service) Stats() Stats {
 
 // instruments is the service's metrics.
 type instruments struct {
-	requests, orders, lines, events, rejected, bytes metric.Int64Counter
-	seconds, ack                                     metric.Float64Histogram
+	requests, orders, lines, events, rejected, bytes, sweeps metric.Int64Counter
+	seconds, ack                                             metric.Float64Histogram
 }
 
 func newInstruments(m metric.Meter) (*instruments, error) {
@@ -66,6 +66,7 @@ func newInstruments(m metric.Meter) (*instruments, error) {
 		events:   counter("onhand_ingest_events", "", "Stock events accepted that came as such."),
 		rejected: counter("onhand_ingest_rejected", "", "Items refused, by source and reason."),
 		bytes:    counter("onhand_ingest_received", "By", "Bytes of input, unpacked."),
+		sweeps:   counter("onhand_ingest_sweeps", "", "Order lists of channels asked for, by channel and outcome."),
 		seconds:  seconds("onhand_ingest_request_duration", "Time to answer a request."),
 		ack:      seconds("onhand_ingest_ack_duration", "Time until Kafka had acknowledged a batch."),
 	}

@@ -208,6 +208,7 @@ func (o *outbox) close() {
 // levelRecord is the stock.levels record of a SKU as it is now.
 func (w *worker) levelRecord(b *output, k *ledger.SKU, now int64) *kgo.Record {
 	w.state.Level(k, now, &w.level)
+	w.level.Generation = w.generation
 	from := len(b.values)
 	b.values = w.s.deps.Codec.AppendLevel(b.values, &w.level)
 	r := topics.Record(schemas.StockLevels, w.level.SKU, b.values[from:len(b.values):len(b.values)])

@@ -60,22 +60,23 @@ type worker struct {
 	polled int64         // round that polled records carry; of the poll loop
 
 	// What follows belongs to the goroutine that folds.
-	round    int64
-	next     int64 // offset expected next
-	first    bool  // no record of this round was seen yet
-	gap      int64 // first offset after a gap that is being confirmed
-	owners   int
-	store    *hotview.Store
-	state    *ledger.Partition
-	folded   int64 // last offset in state
-	oversold int64
-	quiet    int64 // output of events before it was emitted in an earlier life
-	out      *outbox
-	reader   topics.EventReader
-	level    ledger.Level
-	pending  []chunk
-	records  []*kgo.Record // taken and not folded
-	traced   map[string]context.Context
+	round      int64
+	next       int64 // offset expected next
+	first      bool  // no record of this round was seen yet
+	gap        int64 // first offset after a gap that is being confirmed
+	owners     int
+	store      *hotview.Store
+	generation int64 // of store
+	state      *ledger.Partition
+	folded     int64 // last offset in state
+	oversold   int64
+	quiet      int64 // output of events before it was emitted in an earlier life
+	out        *outbox
+	reader     topics.EventReader
+	level      ledger.Level
+	pending    []chunk
+	records    []*kgo.Record // taken and not folded
+	traced     map[string]context.Context
 }
 
 func newWorker(s *Service, partition int32, start, committed int64) *worker {
@@ -249,7 +250,7 @@ func (w *worker) load() error {
 			return err
 		}
 	}
-	w.oversold = m.Oversold
+	w.oversold, w.generation = m.Oversold, int64(w.store.Generation())
 	w.applied.Store(m.Offset)
 	w.folded, w.pending, w.records = m.Offset, nil, nil
 	w.quiet = 0

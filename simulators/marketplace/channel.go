@@ -184,6 +184,7 @@ const (
 	rememberedRefused = 1 << 16
 	rememberedIDs     = 1 << 14
 	rememberedKeys    = 1 << 9 // half a minute of a busy channel: longer than anyone waits before trying again
+	rememberedBytes   = 1 << 20
 	maxQuantity       = 1_000_000_000
 )
 
@@ -228,7 +229,7 @@ func (c *channel) now() time.Time {
 func newChannel(id string, s *Server) *channel {
 	c := &channel{id: id, srv: s, shown: make(map[string]int64), stats: ChannelStats{Channel: id}}
 	c.rng = rand.New(rand.NewPCG(s.cfg.Seed, hash(id)))
-	c.sales.limit, c.refused.limit, c.answers.limit = rememberedSales, rememberedRefused, rememberedKeys
+	c.sales.limit, c.refused.limit = rememberedSales, rememberedRefused
 	c.applied.keys.limit = rememberedIDs
 	c.out.init()
 	return c
@@ -540,9 +541,9 @@ func (a *applied) put(w *Write, r *WriteResult) {
 
 // answers remembers the answer to each idempotency key, with a hash of what was asked.
 type answers struct {
-	limit int
-	keys  window[string]
-	by    map[string]answer
+	keys []string // oldest first
+	by   map[string]answer
+	size int // of the bodies
 }
 
 type answer struct {
@@ -556,14 +557,17 @@ func (a *answers) get(key string) (answer, bool) {
 }
 
 func (a *answers) put(key string, asked uint64, body []byte) {
+	if _, ok := a.by[key]; ok {
+		return
+	}
 	if a.by == nil {
 		a.by = make(map[string]answer)
-		a.keys.limit = a.limit
 	}
-	if len(a.keys.ring) == a.limit {
-		delete(a.by, a.keys.ring[a.keys.next])
-	}
-	if a.keys.add(key) {
-		a.by[key] = answer{asked, body}
+	a.keys, a.by[key] = append(a.keys, key), answer{asked, body}
+	a.size += len(body)
+	for len(a.keys) > rememberedKeys || a.size > rememberedBytes && len(a.keys) > 1 {
+		a.size -= len(a.by[a.keys[0]].body)
+		delete(a.by, a.keys[0])
+		a.keys = a.keys[1:]
 	}
 }

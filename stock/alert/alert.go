@@ -8,13 +8,16 @@ type Kind uint8
 
 // The kinds.
 const (
-	Unspecified    Kind = iota
-	Oversold            // available fell below zero
-	Drift               // a channel shows something else than it should
-	ChannelStuck        // a channel takes no writes
-	Anomaly             // applied, but makes little sense beside what is known
-	Reorder             // stock fell to its reorder point
-	LedgerMismatch      // Redis does not hold what the ledger stored
+	Unspecified      Kind = iota
+	Oversold              // available fell below zero
+	Drift                 // a channel shows something else than it should
+	ChannelStuck          // a channel takes no writes
+	Anomaly               // applied, but makes little sense beside what is known
+	Reorder               // stock fell to its reorder point
+	LedgerMismatch        // Redis does not hold what the ledger stored
+	ExposureBreach        // a channel sold more than it was exposed to
+	ExposureShortage      // less is available than channels can still sell
+	NumberRaised          // a channel shows more than Onhand let it
 )
 
 // Alert is one notice: what stock.alerts carries. The same ID is the same alert.

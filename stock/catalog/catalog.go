@@ -63,9 +63,11 @@ type Channel struct {
 	TokenSecret   string // name of the secret, never the secret
 	Paused        bool
 	TimeoutMS     int
-	LateWindowMS  int  // longest time that a write may still be applied after its answer failed to come; 0 means twice the time-out
-	SetsAny       bool // a compare-and-set channel that can also be set whatever it shows
-	WriteOnly     bool // what it shows cannot be read
+	LateWindowMS  int    // longest time that a write may still be applied after its answer failed to come; 0 means twice the time-out
+	SetsAny       bool   // a compare-and-set channel that can also be set whatever it shows
+	WriteOnly     bool   // what it shows cannot be read
+	OrdersPath    string // of its order list, below BaseURL; empty when it has none
+	OrdersLagMS   int    // longest time until an order shows up in the list, plus how far the channel's clock may be behind; 0 means 30 s
 }
 
 // Match says what a rule applies to; empty fields match all.

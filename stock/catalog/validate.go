@@ -34,7 +34,7 @@ type Fault struct {
 	// by its id (rules[web-cap].cap). The names are those of the settings file:
 	//
 	//	channels[].   id name adapter base_url operation batch_size rate_per_second burst max_in_flight locations[] token_secret timeout_ms
-	//	              late_window_ms sets_any write_only
+	//	              late_window_ms sets_any write_only orders_path orders_lag_ms
 	//	locations[].  id name kind channel time_zone country buffer
 	//	rules[].      id match.channel match.sku match.brand match.category buffer reserve cap max hide_at priority weight floor mode share
 	//	              pool_buffer rounding
@@ -251,6 +251,8 @@ func (c *checker) channel(p string, ch *Channel) {
 	c.between(p+".max_in_flight", int64(ch.MaxInFlight), 0, maxInFlight)
 	c.between(p+".timeout_ms", int64(ch.TimeoutMS), 0, maxTimeoutMS)
 	c.between(p+".late_window_ms", int64(ch.LateWindowMS), 0, maxLateWindowMS)
+	c.between(p+".orders_lag_ms", int64(ch.OrdersLagMS), 0, maxLateWindowMS)
+	c.ordersPath(p+".orders_path", ch)
 	if ch.RatePerSecond != "" {
 		if r, err := decimal.Parse(ch.RatePerSecond); err != nil || !r.IsPos() || r.Cmp(decimal.MustNew(maxRate, 0)) > 0 {
 			c.add(p+".rate_per_second", "%q; want a decimal number above 0 and at most %d, such as 2 or 0.5", ch.RatePerSecond, maxRate)
@@ -292,6 +294,21 @@ func (c *checker) baseURL(path, v string) {
 		c.add(path, "holds a user or password; put the token in a secret and name it in token_secret")
 	case u.RawQuery != "" || u.Fragment != "":
 		c.add(path, "holds a query or fragment; want only scheme, host and path")
+	}
+}
+
+func (c *checker) ordersPath(path string, ch *Channel) {
+	v := ch.OrdersPath
+	if v == "" {
+		return
+	}
+	u, err := url.Parse(v)
+	switch {
+	case ch.BaseURL == "":
+		c.add(path, "needs a base_url, which it is below")
+	case err != nil || u.Scheme != "" || u.Host != "" || u.RawQuery != "" || u.Fragment != "" || !strings.HasPrefix(v, "/") || strings.HasPrefix(v, "//") ||
+		strings.Contains(v, ".."):
+		c.add(path, "want a path below base_url, such as /orders, without host, query or ..")
 	}
 }
 

@@ -328,18 +328,17 @@ func (c *Comparison) memory(ctx context.Context, o ledger.Options) error {
 	differ := func(offset int64, field, redis, fold string) {
 		c.Report(Difference{Partition: c.Stored.Partition(), Offset: offset, Field: field, Redis: redis, Fold: fold})
 	}
-	got, offset, err := c.Stored.Memory(ctx, o, c.Fold.State)
+	got, offset, err := c.Stored.Memory(ctx, o, func(offset int64) (*ledger.Partition, error) {
+		if offset < c.Fold.Offset {
+			return nil, errBack
+		}
+		return c.Fold.State, c.Advance(ctx, offset)
+	})
 	if errors.Is(err, hotview.ErrDamaged) {
 		differ(c.Fold.Offset, "journal", err.Error(), "what is remembered")
 		return nil
 	}
 	if err != nil {
-		return err
-	}
-	if offset < c.Fold.Offset {
-		return errBack
-	}
-	if err := c.Advance(ctx, offset); err != nil {
 		return err
 	}
 	g, w := got.Memory(), c.Fold.State.Memory()
@@ -351,4 +350,27 @@ func (c *Comparison) memory(ctx context.Context, o ledger.Options) error {
 		differ(offset, "open items", text(g.Items, g.ItemDigest), text(w.Items, w.ItemDigest))
 	}
 	return nil
+}
+
+// Options is the settings that the ledger in Redis was folded with; the defaults when nothing is stored yet.
+func Options(ctx context.Context, src Source) (ledger.Options, error) {
+	ns := hotview.Namespace(src.Namespace)
+	log, err := eventlog.Describe(ctx, src.Kafka, src.Log)
+	if err != nil {
+		return ledger.Options{}, err
+	}
+	for p := range log.End {
+		g, err := hotview.LiveGeneration(ctx, src.Redis, ns, p)
+		if err != nil {
+			return ledger.Options{}, err
+		}
+		s, err := ns.Generation(src.Redis, p, g).Snapshot(ctx, nil)
+		if err != nil {
+			return ledger.Options{}, err
+		}
+		if s.Known {
+			return ledger.ParseOptions(s.Meta.Fold)
+		}
+	}
+	return ledger.Options{}, nil
 }

@@ -39,6 +39,12 @@ const (
 	AlertKind_ALERT_KIND_REORDER AlertKind = 5
 	// Redis does not hold what the ledger stored: it was changed by somebody else, or lost data.
 	AlertKind_ALERT_KIND_LEDGER_MISMATCH AlertKind = 6
+	// A channel sold more than it was exposed to: an assumption of the books of exposure does not hold there.
+	AlertKind_ALERT_KIND_EXPOSURE_BREACH AlertKind = 7
+	// Less is available than channels can still sell, as after a count: their numbers are being lowered.
+	AlertKind_ALERT_KIND_EXPOSURE_SHORTAGE AlertKind = 8
+	// A channel shows more than Onhand let it: someone else raised its number.
+	AlertKind_ALERT_KIND_NUMBER_RAISED AlertKind = 9
 )
 
 // Enum value maps for AlertKind.
@@ -51,15 +57,21 @@ var (
 		4: "ALERT_KIND_ANOMALY",
 		5: "ALERT_KIND_REORDER",
 		6: "ALERT_KIND_LEDGER_MISMATCH",
+		7: "ALERT_KIND_EXPOSURE_BREACH",
+		8: "ALERT_KIND_EXPOSURE_SHORTAGE",
+		9: "ALERT_KIND_NUMBER_RAISED",
 	}
 	AlertKind_value = map[string]int32{
-		"ALERT_KIND_UNSPECIFIED":     0,
-		"ALERT_KIND_OVERSOLD":        1,
-		"ALERT_KIND_DRIFT":           2,
-		"ALERT_KIND_CHANNEL_STUCK":   3,
-		"ALERT_KIND_ANOMALY":         4,
-		"ALERT_KIND_REORDER":         5,
-		"ALERT_KIND_LEDGER_MISMATCH": 6,
+		"ALERT_KIND_UNSPECIFIED":       0,
+		"ALERT_KIND_OVERSOLD":          1,
+		"ALERT_KIND_DRIFT":             2,
+		"ALERT_KIND_CHANNEL_STUCK":     3,
+		"ALERT_KIND_ANOMALY":           4,
+		"ALERT_KIND_REORDER":           5,
+		"ALERT_KIND_LEDGER_MISMATCH":   6,
+		"ALERT_KIND_EXPOSURE_BREACH":   7,
+		"ALERT_KIND_EXPOSURE_SHORTAGE": 8,
+		"ALERT_KIND_NUMBER_RAISED":     9,
 	}
 )
 
@@ -432,7 +444,7 @@ const file_onhand_v1_alert_proto_rawDesc = "" +
 	"\vrejected_by\x18\t \x01(\tR\n" +
 	"rejectedBy\x12\x13\n" +
 	"\x05at_us\x18\n" +
-	" \x01(\x03R\x04atUs*\xc4\x01\n" +
+	" \x01(\x03R\x04atUs*\xa4\x02\n" +
 	"\tAlertKind\x12\x1a\n" +
 	"\x16ALERT_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ALERT_KIND_OVERSOLD\x10\x01\x12\x14\n" +
@@ -440,7 +452,10 @@ const file_onhand_v1_alert_proto_rawDesc = "" +
 	"\x18ALERT_KIND_CHANNEL_STUCK\x10\x03\x12\x16\n" +
 	"\x12ALERT_KIND_ANOMALY\x10\x04\x12\x16\n" +
 	"\x12ALERT_KIND_REORDER\x10\x05\x12\x1e\n" +
-	"\x1aALERT_KIND_LEDGER_MISMATCH\x10\x06B9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
+	"\x1aALERT_KIND_LEDGER_MISMATCH\x10\x06\x12\x1e\n" +
+	"\x1aALERT_KIND_EXPOSURE_BREACH\x10\a\x12 \n" +
+	"\x1cALERT_KIND_EXPOSURE_SHORTAGE\x10\b\x12\x1c\n" +
+	"\x18ALERT_KIND_NUMBER_RAISED\x10\tB9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
 
 var (
 	file_onhand_v1_alert_proto_rawDescOnce sync.Once

@@ -224,7 +224,11 @@ type Channel struct {
 	// Of a channel whose operation is compare-and-set: it can also be set whatever it shows.
 	SetsAny bool `protobuf:"varint,15,opt,name=sets_any,json=setsAny,proto3" json:"sets_any,omitempty"`
 	// What it shows cannot be read.
-	WriteOnly     bool `protobuf:"varint,16,opt,name=write_only,json=writeOnly,proto3" json:"write_only,omitempty"`
+	WriteOnly bool `protobuf:"varint,16,opt,name=write_only,json=writeOnly,proto3" json:"write_only,omitempty"`
+	// Path of the channel's order list, below base_url; empty when it has none.
+	OrdersPath string `protobuf:"bytes,17,opt,name=orders_path,json=ordersPath,proto3" json:"orders_path,omitempty"`
+	// Longest time until an order shows up in the list, and that the channel's clock may be behind, together, milliseconds; 0 means 30 seconds.
+	OrdersLagMs   int32 `protobuf:"varint,18,opt,name=orders_lag_ms,json=ordersLagMs,proto3" json:"orders_lag_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -369,6 +373,20 @@ func (x *Channel) GetWriteOnly() bool {
 		return x.WriteOnly
 	}
 	return false
+}
+
+func (x *Channel) GetOrdersPath() string {
+	if x != nil {
+		return x.OrdersPath
+	}
+	return ""
+}
+
+func (x *Channel) GetOrdersLagMs() int32 {
+	if x != nil {
+		return x.OrdersLagMs
+	}
+	return 0
 }
 
 // RuleMatch says what an allocation rule applies to. Empty fields match everything; all that are set must match.
@@ -1107,7 +1125,7 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\rmulti_channel\x18\x04 \x01(\bR\fmultiChannel\x12\x1b\n" +
 	"\ttime_zone\x18\x05 \x01(\tR\btimeZone\x12\x18\n" +
 	"\acountry\x18\x06 \x01(\tR\acountry\x12\x16\n" +
-	"\x06buffer\x18\a \x01(\x12R\x06buffer\"\x8a\x04\n" +
+	"\x06buffer\x18\a \x01(\x12R\x06buffer\"\xcf\x04\n" +
 	"\aChannel\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aadapter\x18\x02 \x01(\tR\aadapter\x12\x19\n" +
@@ -1128,7 +1146,10 @@ const file_onhand_v1_catalog_proto_rawDesc = "" +
 	"\x0elate_window_ms\x18\x0e \x01(\x05R\flateWindowMs\x12\x19\n" +
 	"\bsets_any\x18\x0f \x01(\bR\asetsAny\x12\x1d\n" +
 	"\n" +
-	"write_only\x18\x10 \x01(\bR\twriteOnly\"i\n" +
+	"write_only\x18\x10 \x01(\bR\twriteOnly\x12\x1f\n" +
+	"\vorders_path\x18\x11 \x01(\tR\n" +
+	"ordersPath\x12\"\n" +
+	"\rorders_lag_ms\x18\x12 \x01(\x05R\vordersLagMs\"i\n" +
 	"\tRuleMatch\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x10\n" +
 	"\x03sku\x18\x02 \x01(\tR\x03sku\x12\x14\n" +

@@ -14,9 +14,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
+	"github.com/onhand/onhand/platform/outgoing"
 	"github.com/onhand/onhand/services/channel-pusher/adapter"
 	"github.com/onhand/onhand/services/channel-pusher/adapter/adaptertest"
-	"github.com/onhand/onhand/services/channel-pusher/outgoing"
 	"github.com/onhand/onhand/simulators/marketplace"
 	"github.com/onhand/onhand/stock/catalog"
 )

@@ -30,9 +30,9 @@ func Apply(p *ledger.Partition, reader *topics.EventReader, e *event.Event, r *k
 		return ledger.Result{Outcome: ledger.Rejected, Fault: ledger.Fault{Reason: Undecodable, Detail: err.Error() + ": find who writes to " + schemas.StockEvents +
 			", and send the event again through the API"}}
 	}
-	if string(r.Key) != e.SKU {
+	if string(r.Key) != e.Key() {
 		return ledger.Result{Outcome: ledger.Rejected, Fault: ledger.Fault{Reason: KeyMismatch, Field: "sku", Detail: fmt.Sprintf(
-			"the record's key %.64q is not the SKU %.64q, so that it may be in the wrong partition: key events by SKU", r.Key, e.SKU)}}
+			"the record's key %.64q is not the SKU %.64q, so that it may be in the wrong partition: key events by SKU", r.Key, e.Key())}}
 	}
 	return p.Apply(e, r.Offset, r.Timestamp.UnixMicro())
 }
@@ -110,39 +110,55 @@ func (r *Reader) Next() int64 { return r.next }
 // errGone reports that the log does not begin where reading was to.
 var errGone = errors.New("the log no longer holds these events")
 
-// Until gives take the records below an offset, in order, until it returns false (the record it was given counts as read). It waits for records that the log does not have yet.
-func (r *Reader) Until(ctx context.Context, end int64, take func(*kgo.Record) bool) error {
+// Peek is the next record below an offset, which stays the next; nil when there is none. It waits for records that the log does not have yet.
+func (r *Reader) Peek(ctx context.Context, end int64) (*kgo.Record, error) {
 	for r.next < end {
 		for len(r.queue) == 0 {
 			fetches := r.client.PollFetches(ctx)
 			if err := ctx.Err(); err != nil {
-				return err
+				return nil, err
 			}
 			for _, e := range fetches.Errors() {
 				var gone *kgo.ErrDataLoss
 				if errors.As(e.Err, &gone) {
-					return fmt.Errorf("read partition %d of %s at %d: %w", r.partition, schemas.StockEvents, r.next, errGone)
+					return nil, fmt.Errorf("read partition %d of %s at %d: %w", r.partition, schemas.StockEvents, r.next, errGone)
 				}
-				return fmt.Errorf("read partition %d of %s at %d: %w", r.partition, schemas.StockEvents, r.next, e.Err)
+				return nil, fmt.Errorf("read partition %d of %s at %d: %w", r.partition, schemas.StockEvents, r.next, e.Err)
 			}
 			r.queue = fetches.Records()
 		}
 		rec := r.queue[0]
 		if rec.Offset >= end {
 			r.next = end // the rest up to there is a hole
-			return nil
+			return nil, nil
 		}
-		r.queue[0] = nil
-		r.queue = r.queue[1:]
-		r.next = rec.Offset + 1
-		if rec.Attrs.IsControl() {
-			continue
+		if !rec.Attrs.IsControl() {
+			return rec, nil
 		}
+		r.skip(rec)
+	}
+	return nil, nil
+}
+
+func (r *Reader) skip(rec *kgo.Record) {
+	r.queue[0] = nil
+	r.queue = r.queue[1:]
+	r.next = rec.Offset + 1
+}
+
+// Until gives take the records below an offset, in order, until it returns false (the record it was given counts as read). It waits for records that the log does not
+// have yet.
+func (r *Reader) Until(ctx context.Context, end int64, take func(*kgo.Record) bool) error {
+	for {
+		rec, err := r.Peek(ctx, end)
+		if rec == nil || err != nil {
+			return err
+		}
+		r.skip(rec)
 		if !take(rec) {
 			return nil
 		}
 	}
-	return nil
 }
 
 // Fold is the fold of one partition at an offset. Not safe for concurrent use.

@@ -80,11 +80,18 @@ func Thaw(ctx context.Context, c redis.UniversalClient, ns Namespace, p int32, g
 	return nil
 }
 
-// Switch makes the store's generation the live one, instead of one that was frozen by who and is at the same offset. emitAll has the next owner emit all
-// levels again. The next owner finds the output that the last one had under way.
-func (s *Store) Switch(ctx context.Context, from Generation, who string, emitAll bool) error {
+// SwitchOptions say what is special about a switch.
+type SwitchOptions struct {
+	EmitAll      bool // the next owner emits all levels again
+	AnyOffset    bool // the old generation is of no use, wherever it is
+	TakeOversold bool // the count of units oversold is the old generation's
+}
+
+// Switch makes the store's generation the live one, instead of one that was frozen by who and is at the same offset. The next owner finds the output
+// that the last one had under way.
+func (s *Store) Switch(ctx context.Context, from Generation, who string, o SwitchOptions) error {
 	old := s.ns.Prefix(s.partition, from)
-	r, err := switchScript.Run(ctx, s.client, []string{s.ns.Live(s.partition), old + "meta", s.key("meta"), old + "outbox", s.key("outbox")}, old, s.prefix, who, s.owner, emitAll).Text()
+	r, err := switchScript.Run(ctx, s.client, []string{s.ns.Live(s.partition), old + "meta", s.key("meta"), old + "outbox", s.key("outbox")}, old, s.prefix, who, s.owner, o.EmitAll, o.AnyOffset, o.TakeOversold).Text()
 	switch {
 	case err != nil:
 		return fmt.Errorf("switch %s: %w", s.prefix, err)
@@ -175,4 +182,10 @@ func Generations(ctx context.Context, c redis.UniversalClient, ns Namespace, p i
 		}
 	}
 	return out, nil
+}
+
+// Unfinished marks the store's generation as of no use to anybody, or as finished. Until it is finished, a crash makes it begin anew.
+func (s *Store) Unfinished(ctx context.Context, yes bool) error {
+	r, err := ownedScript.Run(ctx, s.client, []string{s.key("meta")}, s.owner, "clearing", yes).Text()
+	return outcome("mark "+s.prefix, r, err)
 }

@@ -128,9 +128,9 @@ func (s *Stored) Names(ctx context.Context) ([]string, error) {
 	}
 }
 
-// Memory restores what the partition remembers beside its SKUs: ids, open items and moves. The offset it is of comes with it. SKUs are those that
-// the fold has. ErrDamaged reports that it does not hold together.
-func (s *Stored) Memory(ctx context.Context, o ledger.Options, skus *ledger.Partition) (p *ledger.Partition, offset int64, err error) {
+// Memory restores what the partition remembers beside its SKUs: ids, open items and moves. The offset it is of comes with it; at
+// gives the fold of that offset, whose SKUs the moves speak of. ErrDamaged reports that it does not hold together.
+func (s *Stored) Memory(ctx context.Context, o ledger.Options, at func(offset int64) (*ledger.Partition, error)) (p *ledger.Partition, offset int64, err error) {
 	for {
 		var meta, index *redis.MapStringStringCmd
 		var locations *redis.StringSliceCmd
@@ -144,6 +144,10 @@ func (s *Stored) Memory(ctx context.Context, o ledger.Options, skus *ledger.Part
 			return nil, 0, fmt.Errorf("read %s: %w", s.prefix, err)
 		}
 		m, err := parseMeta(meta.Val())
+		if err != nil {
+			return nil, 0, err
+		}
+		skus, err := at(m.Offset)
 		if err != nil {
 			return nil, 0, err
 		}

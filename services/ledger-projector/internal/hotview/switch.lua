@@ -1,6 +1,6 @@
 -- Makes a rebuilt generation the live one: when the old one is still frozen by the caller, and both are at the same offset.
 -- KEYS: live, old meta, new meta, old outbox, new outbox. ARGV: old prefix, new prefix, who froze, who rebuilt, and whether all levels are to be
--- emitted again (1).
+-- emitted again (1), whether the old one may be at any offset (1), and whether the count of units oversold is taken over (1).
 local live = redis.call('GET', KEYS[1])
 if live == ARGV[2] then return 'done' end
 if live ~= ARGV[1] and not (live == false and not string.find(ARGV[1], ':g%d+:$')) then return 'moved' end
@@ -10,10 +10,11 @@ local emitted = '-1'
 if redis.call('EXISTS', KEYS[2]) == 1 then
   local old = redis.call('HMGET', KEYS[2], 'owner', 'offset', 'emitted')
   if old[1] ~= ARGV[3] then return 'thawed' end
-  if old[2] ~= new[2] then return 'offset' end
+  if old[2] ~= new[2] and ARGV[6] ~= '1' then return 'offset' end
   emitted = old[3]
   redis.call('HSET', KEYS[2], 'owner', '', 'moved_to', ARGV[2])
   redis.call('HDEL', KEYS[2], 'frozen_until')
+  if ARGV[7] == '1' then redis.call('HSET', KEYS[3], 'oversold', redis.call('HGET', KEYS[2], 'oversold')) end
 end
 if ARGV[5] == '1' then emitted = '-1' end
 if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('RENAME', KEYS[4], KEYS[5]) end
