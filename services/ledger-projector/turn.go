@@ -185,6 +185,9 @@ func (w *worker) fold(st *storing) error {
 				t.endSpans(errEmit)
 				return errEmit
 			case <-st.broken:
+			case <-w.moved:
+				t.endSpans(errMoved)
+				return errMoved
 			case <-w.quit:
 			}
 		}
