@@ -330,6 +330,7 @@ func (w *worker) finish(t *turn) {
 			return true
 		})
 	default:
+		t.out.room(len(w.state.Changed()))
 		for _, k := range w.state.Changed() {
 			t.out.add(w.levelRecord(t.out, k, b.AppliedAt))
 		}
