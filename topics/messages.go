@@ -3,6 +3,7 @@ package topics
 import (
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/onhand/onhand/schemas"
 	onhandv1 "github.com/onhand/onhand/schemas/gen/onhand/v1"
@@ -53,33 +54,49 @@ func (c *Codec) AppendEvent(dst []byte, e *event.Event) []byte {
 	return c.appendMessage(dst, "StockEvent", &m)
 }
 
+// levelScratch is the memory of a StockLevel, used again: no message is written more often.
+type levelScratch struct {
+	m              onhandv1.StockLevel
+	locations      []onhandv1.LocationLevel
+	sold, restored []onhandv1.ChannelUnits
+
+	locationPtrs           []*onhandv1.LocationLevel
+	soldPtrs, restoredPtrs []*onhandv1.ChannelUnits
+}
+
+var levelScratches = sync.Pool{New: func() any { return new(levelScratch) }}
+
 // AppendLevel appends the stock.levels value of l to dst.
 func (c *Codec) AppendLevel(dst []byte, l *ledger.Level) []byte {
-	m := onhandv1.StockLevel{
+	x := levelScratches.Get().(*levelScratch)
+	defer levelScratches.Put(x)
+	x.sold, x.soldPtrs = channelUnits(x.sold, x.soldPtrs, l.Sold)
+	x.restored, x.restoredPtrs = channelUnits(x.restored, x.restoredPtrs, l.Restored)
+	x.locations, x.locationPtrs = slices.Grow(x.locations[:0], len(l.Locations))[:len(l.Locations)], x.locationPtrs[:0]
+	m := &x.m
+	*m = onhandv1.StockLevel{
 		Sku: l.SKU, Version: l.Version, SourceOffset: l.SourceOffset, Unassigned: int64(l.Unassigned), Available: int64(l.Available()),
 		EventId: l.EventID, EventKind: onhandv1.EventKind(l.EventKind), ReceivedAtUs: l.ReceivedAt, OldestReceivedAtUs: l.OldestReceivedAt,
-		AppliedAtUs: l.AppliedAt, PreviousVersion: l.PreviousVersion, Generation: l.Generation, Sold: channelUnits(l.Sold), Restored: channelUnits(l.Restored),
+		AppliedAtUs: l.AppliedAt, PreviousVersion: l.PreviousVersion, Generation: l.Generation, Sold: x.soldPtrs, Restored: x.restoredPtrs,
 	}
-	locations := make([]onhandv1.LocationLevel, len(l.Locations)) // one allocation for all
-	m.Locations = make([]*onhandv1.LocationLevel, len(l.Locations))
 	for i := range l.Locations {
-		s, d := &l.Locations[i], &locations[i]
+		s, d := &l.Locations[i], &x.locations[i]
 		d.Location, d.OnHand, d.Committed, d.Held = s.Location, int64(s.OnHand), int64(s.Committed), int64(s.Held)
 		d.Inbound, d.Unsellable, d.SafetyStock, d.Available = int64(s.Inbound), int64(s.Unsellable), int64(s.Safety), int64(s.Available())
 		d.MovedAtUs, d.CountedAsOfUs, d.CountsFromUs = s.MovedAt, s.CountedAsOf, s.CountsFrom
-		m.Locations[i] = d
+		x.locationPtrs = append(x.locationPtrs, d)
 	}
-	return c.appendMessage(dst, "StockLevel", &m)
+	m.Locations = x.locationPtrs
+	return c.appendMessage(dst, "StockLevel", m)
 }
 
-func channelUnits(cs []ledger.ChannelUnits) []*onhandv1.ChannelUnits {
-	all := make([]onhandv1.ChannelUnits, len(cs))
-	out := make([]*onhandv1.ChannelUnits, len(cs))
+func channelUnits(all []onhandv1.ChannelUnits, out []*onhandv1.ChannelUnits, cs []ledger.ChannelUnits) ([]onhandv1.ChannelUnits, []*onhandv1.ChannelUnits) {
+	all, out = slices.Grow(all[:0], len(cs))[:len(cs)], out[:0]
 	for i := range cs {
 		all[i].Channel, all[i].Units, all[i].EarliestAtUs = cs[i].Channel, int64(cs[i].Units), cs[i].EarliestAt
-		out[i] = &all[i]
+		out = append(out, &all[i])
 	}
-	return out
+	return all, out
 }
 
 func ledgerUnits(out []ledger.ChannelUnits, cs []*onhandv1.ChannelUnits) []ledger.ChannelUnits {

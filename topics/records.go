@@ -32,6 +32,11 @@ func (c *Codec) EventRecord(e *event.Event) *kgo.Record {
 	}
 }
 
+var protobufHeaders = []kgo.RecordHeader{{Key: ContentTypeHeader, Value: protobufType}}
+
+// ProtobufHeaders is the headers of a record of a Protobuf value that has no others. Appending to them makes a copy; what they hold is not to be changed.
+func ProtobufHeaders() []kgo.RecordHeader { return protobufHeaders[:1:1] }
+
 // Record is a record of any topic of Protobuf values.
 func Record(topic, key string, value []byte) *kgo.Record {
 	return &kgo.Record{Topic: topic, Key: []byte(key), Value: value, Headers: []kgo.RecordHeader{{Key: ContentTypeHeader, Value: protobufType}}}

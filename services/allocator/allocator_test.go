@@ -40,11 +40,12 @@ func ptr[T any](v T) *T { return &v }
 
 // bench is a cluster, what was written to it, and an allocator at a time.
 type bench struct {
-	t      testing.TB
-	kafka  kafka.Config
-	codec  *topics.Codec
-	client *kgo.Client
-	tel    *telemetry.Telemetry
+	t       testing.TB
+	cluster *kfake.Cluster
+	kafka   kafka.Config
+	codec   *topics.Codec
+	client  *kgo.Client
+	tel     *telemetry.Telemetry
 
 	mu      sync.Mutex
 	written []*allocation.Target          // every target, in order of arrival
@@ -59,7 +60,7 @@ func newBench(t testing.TB) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{t: t, tel: telemetry.Silent(), last: map[string]*allocation.Target{}, records: map[string]*kgo.Record{}}
+	b := &bench{t: t, cluster: c, tel: telemetry.Silent(), last: map[string]*allocation.Target{}, records: map[string]*kgo.Record{}}
 	b.kafka = kafka.Config{Brokers: c.ListenAddrs(), Partitions: partitions, Replication: 1}
 	if b.codec, err = topics.NewCodec(t.Context(), nil); err != nil {
 		t.Fatal(err)

@@ -69,16 +69,8 @@ func (e *engine) learn(plan *catalog.Plan) {
 	e.epoch++
 	e.apis = e.apis[:0]
 	for _, ch := range plan.Channels {
-		e.apis = append(e.apis, apiOf(ch))
+		e.apis = append(e.apis, escrow.APIOf(ch))
 	}
-}
-
-// apiOf is what can be done with a channel: its adapter tells what it shows, and writes by the one operation that its API has.
-func apiOf(ch *catalog.Channel) escrow.API {
-	if ch.Adapter == "none" || ch.Adapter == "" {
-		return escrow.API{}
-	}
-	return escrow.API{Operation: ch.Operation, Reads: true}
 }
 
 // bookLevel feeds the books.
@@ -282,7 +274,7 @@ func (e *engine) escrowInput(s *sku, rules *allocation.Rules, now int64) {
 	in.Offers = in.Offers[:0]
 	for i := range e.offers {
 		o := &e.offers[i]
-		in.Offers = append(in.Offers, escrow.Offer{Seller: o.Channel, ExternalID: o.ExternalID, Paused: o.Paused})
+		in.Offers = append(in.Offers, escrow.Offer{Seller: o.Channel, ExternalID: o.ExternalID, Paused: o.Paused, Margin: e.input.Channels[i].Margin})
 	}
 }
 

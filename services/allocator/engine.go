@@ -270,7 +270,11 @@ func (e *engine) prepare(s *sku) *allocation.Rules {
 	in.Layout, in.Rules, in.Unassigned, in.Stock = e.plan.Layout, e.plan.Rules(s.id, l), s.unassigned, s.stock
 	in.Channels = in.Channels[:0]
 	for i := range e.offers {
-		in.Channels = append(in.Channels, allocation.Listed{Seller: e.offers[i].Channel, Paused: e.offers[i].Paused})
+		x := allocation.Listed{Seller: e.offers[i].Channel, Paused: e.offers[i].Paused}
+		if in.Rules.Mode == allocation.Waterfall || in.Rules.Guarantee != allocation.NoGuarantee && in.Rules.Share == allocation.ByPriority {
+			x.Margin = catalog.Margin(l, e.plan.Layout.SellerID(x.Seller))
+		}
+		in.Channels = append(in.Channels, x)
 	}
 	for i := range s.stock {
 		s.stock[i].Place = e.plan.Layout.Place(s.stock[i].ID)

@@ -6,10 +6,13 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/schemas"
@@ -311,4 +314,72 @@ func TestStrictDay(t *testing.T) {
 	}
 }
 
-var _ = allocator.DefaultConfig
+// TestSleeperIsShutOut has an instance stop between deciding and committing, until the group has given its partitions to another, which writes. When it wakes, its transaction
+// is not committed, and it begins anew with what the other wrote.
+func TestSleeperIsShutOut(t *testing.T) {
+	b := newBench(t)
+	strict := "strict"
+	b.set(topics.Setting{Rule: &catalog.Rule{ID: "all", Mode: &strict}})
+	w := newWorld(b, threeKinds(), 12, 40)
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { w.push(ctx) })
+	defer wg.Wait()
+	defer stop()
+	// The first instance's commits of offsets are held back by the cluster until it has been thrown out.
+	var asleep, woken = make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var sleeping atomic.Bool
+	b.cluster.ControlKey(int16(kmsg.TxnOffsetCommit), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.KeepControl()
+		if !sleeping.Load() {
+			return nil, nil, false
+		}
+		once.Do(func() {
+			close(asleep)
+			b.cluster.SleepControl(func() { <-woken })
+		})
+		return nil, nil, false
+	})
+	first, stopFirst := b.launch(allocator.DefaultConfig())
+	defer stopFirst()
+	b.until("the first", func() bool { return first.Ready(context.Background()) == nil })
+	b.until("stock on sale", func() bool { w.hear(); _, _, shown, _ := w.totals(); return shown > 300 })
+	sleeping.Store(true)
+	w.sell(60)
+	w.hear()
+	<-asleep
+	adm := kadm.NewClient(b.client)
+	members, err := adm.DescribeGroups(t.Context(), allocator.DefaultConfig().Group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range members {
+		for _, m := range g.Members { // as the group does with a member that it does not hear of
+			leave := kmsg.NewPtrLeaveGroupRequest()
+			leave.Group = g.Group
+			leave.Members = []kmsg.LeaveGroupRequestMember{{MemberID: m.MemberID}}
+			if _, err := leave.RequestWith(t.Context(), b.client); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	sleeping.Store(false)
+	close(woken)
+	second, stopSecond := b.launch(allocator.DefaultConfig())
+	defer stopSecond()
+	b.until("both", func() bool {
+		return second.Ready(context.Background()) == nil && first.Ready(context.Background()) == nil
+	})
+	for range 60 {
+		w.sell(40)
+		w.hear()
+		if sold, _, _, _ := w.totals(); sold >= 12*40-12 {
+			break
+		}
+	}
+	if sold, over, _, grants := w.totals(); over > 0 {
+		t.Errorf("%d oversold of %d, with %d writes", over, sold, grants)
+	}
+	w.check(t)
+}

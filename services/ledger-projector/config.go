@@ -34,6 +34,7 @@ type Config struct {
 	BatchEvents int           `help:"Most events in one step." default:"32768" env:"LEDGER_BATCH_EVENTS"`
 	BatchSKUs   int           `name:"batch-skus" help:"Most SKUs that one step changes." default:"4096" env:"LEDGER_BATCH_SKUS"`
 	BatchLimit  int           `help:"Most SKUs in one request to the availability API." default:"5000" env:"LEDGER_BATCH_LIMIT"`
+	CheckRate   int           `help:"SKUs a second that are compared with the digest of the ledger, in the background; 0 for none." default:"1000" env:"LEDGER_CHECK_RATE"`
 	Session     time.Duration `help:"How long an instance may be silent before its partitions go to another; the broker bounds it." default:"10s" env:"LEDGER_SESSION"`
 	Drain       time.Duration `help:"Longest graceful stop." default:"15s" env:"LEDGER_DRAIN"`
 }
@@ -43,7 +44,7 @@ func DefaultConfig() Config {
 	return Config{
 		Namespace: "oh", Group: "onhand-ledger-projector", Window: ledger.DefaultWindow, CountWindow: ledger.DefaultCountWindow,
 		OpenWindow: ledger.DefaultOpenWindow, MaxQuantity: int64(ledger.DefaultMaxQuantity), BatchEvents: 32768, BatchSKUs: 4096, BatchLimit: 5000,
-		Session: 10 * time.Second, Drain: 15 * time.Second,
+		CheckRate: 1000, Session: 10 * time.Second, Drain: 15 * time.Second,
 	}
 }
 
@@ -66,6 +67,9 @@ func (c Config) Validate() error {
 		if x.v < 1 || x.v > x.most {
 			errs = append(errs, fmt.Errorf("%s %d: want 1 to %d", x.name, x.v, x.most))
 		}
+	}
+	if c.CheckRate < 0 {
+		errs = append(errs, fmt.Errorf("check-rate %d: want 0 or more", c.CheckRate))
 	}
 	if c.Session < time.Second {
 		errs = append(errs, fmt.Errorf("session %s: want at least 1s, and what the broker allows (6s by default)", c.Session))

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,9 +49,10 @@ func newOutbox(w *worker, emitted, levelsEnd int64) *outbox {
 // output is what one batch emits.
 type output struct {
 	box     *outbox
-	last    int64 // offset that is emitted when all is acknowledged
-	outbox  int   // its entries in the stored outbox
-	values  []byte
+	last    int64        // offset that is emitted when all is acknowledged
+	outbox  int          // its entries in the stored outbox
+	values  []byte       // of levels, with their keys
+	slab    []kgo.Record // of levels
 	records []*kgo.Record
 	left    int // not acknowledged yet; under box.mu
 
@@ -76,7 +78,7 @@ func (b *output) send() {
 		}
 		o.w.s.client.Produce(context.Background(), r, b.acknowledge)
 	}
-	b.records, b.values = nil, nil
+	b.records, b.values, b.slab = nil, nil, nil
 	o.w.s.totals.levels.Add(levels)
 }
 
@@ -205,13 +207,27 @@ func (o *outbox) close() {
 	}
 }
 
+// room makes room for so many levels at once.
+func (b *output) room(levels int) {
+	const each = 200 // bytes, with a location or two; more is grown
+	b.values = make([]byte, 0, levels*each)
+	b.slab = make([]kgo.Record, 0, levels)
+	b.records = slices.Grow(b.records, levels)
+}
+
 // levelRecord is the stock.levels record of a SKU as it is now.
 func (w *worker) levelRecord(b *output, k *ledger.SKU, now int64) *kgo.Record {
 	w.state.Level(k, now, &w.level)
 	w.level.Generation = w.generation
 	from := len(b.values)
 	b.values = w.s.deps.Codec.AppendLevel(b.values, &w.level)
-	r := topics.Record(schemas.StockLevels, w.level.SKU, b.values[from:len(b.values):len(b.values)])
+	at := len(b.values)
+	b.values = append(b.values, w.level.SKU...)
+	if len(b.slab) == cap(b.slab) { // records stay where they are
+		b.slab = make([]kgo.Record, 0, 64)
+	}
+	b.slab = append(b.slab, kgo.Record{Topic: schemas.StockLevels, Key: b.values[at:len(b.values):len(b.values)], Value: b.values[from:at:at], Headers: topics.ProtobufHeaders()})
+	r := &b.slab[len(b.slab)-1]
 	if ctx, ok := w.traced[w.level.SKU]; ok {
 		telemetry.Inject(ctx, r)
 	}

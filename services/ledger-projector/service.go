@@ -96,6 +96,10 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("ledger-projector: %w", err)
 	}
 	close(s.identified)
+	var beside sync.WaitGroup
+	beside.Go(func() { s.follow(ctx) })
+	beside.Go(func() { s.check(ctx) })
+	defer beside.Wait()
 	s.poll(ctx)
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Drain)
 	defer cancel()

@@ -54,9 +54,10 @@ func (s *Service) Stats() Stats {
 
 // metrics is the service's instruments.
 type metrics struct {
-	batches metric.Float64Histogram
-	events  metric.Int64Histogram
-	reloads metric.Int64Counter
+	batches             metric.Float64Histogram
+	events              metric.Int64Histogram
+	reloads             metric.Int64Counter
+	checked, mismatches metric.Int64Counter
 }
 
 func newMetrics(m metric.Meter, s *Service) (out metrics, err error) {
@@ -73,6 +74,10 @@ func newMetrics(m metric.Meter, s *Service) (out metrics, err error) {
 		metric.WithExplicitBucketBoundaries(1, 10, 100, 500, 1000, 2000, 5000, 10000))
 	keep(e)
 	out.reloads, e = m.Int64Counter("onhand_ledger_reloads_total", metric.WithDescription("Times a partition's state was loaded again because Redis held another."))
+	keep(e)
+	out.checked, e = m.Int64Counter("onhand_ledger_checked_skus_total", metric.WithDescription("SKUs in Redis that were compared with the digest that is kept along."))
+	keep(e)
+	out.mismatches, e = m.Int64Counter("onhand_ledger_digest_mismatches_total", metric.WithDescription("Times that SKUs in Redis were not what the ledger stored."))
 	keep(e)
 	events, e := m.Int64ObservableCounter("onhand_ledger_events_total", metric.WithDescription("Events by outcome: applied, duplicate, rejected."))
 	keep(e)

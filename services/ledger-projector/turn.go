@@ -185,6 +185,9 @@ func (w *worker) fold(st *storing) error {
 				t.endSpans(errEmit)
 				return errEmit
 			case <-st.broken:
+			case <-w.moved:
+				t.endSpans(errMoved)
+				return errMoved
 			case <-w.quit:
 			}
 		}
@@ -327,6 +330,7 @@ func (w *worker) finish(t *turn) {
 			return true
 		})
 	default:
+		t.out.room(len(w.state.Changed()))
 		for _, k := range w.state.Changed() {
 			t.out.add(w.levelRecord(t.out, k, b.AppliedAt))
 		}

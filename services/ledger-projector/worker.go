@@ -48,9 +48,11 @@ type worker struct {
 	quitOnce  sync.Once
 
 	ready   atomic.Bool
-	applied atomic.Int64 // last offset that is in Redis
-	end     atomic.Int64 // of the log, as last seen
-	skus    atomic.Int64 // in memory
+	serving atomic.Int64  // generation
+	moved   chan struct{} // has one token when a rebuild has switched over
+	applied atomic.Int64  // last offset that is in Redis
+	end     atomic.Int64  // of the log, as last seen
+	skus    atomic.Int64  // in memory
 
 	mu     sync.Mutex
 	queue  []chunk
@@ -81,7 +83,7 @@ type worker struct {
 
 func newWorker(s *Service, partition int32, start, committed int64) *worker {
 	w := &worker{
-		s: s, partition: partition, committed: committed, done: make(chan struct{}), quit: make(chan struct{}), more: make(chan struct{}, 1),
+		s: s, partition: partition, committed: committed, done: make(chan struct{}), quit: make(chan struct{}), more: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 		next: start, first: true, gap: -1, traced: make(map[string]context.Context),
 	}
 	w.applied.Store(start - 1)
@@ -235,6 +237,8 @@ func (w *worker) load() error {
 		w.state, entries, err = w.store.Load(ctx, m, s.cfg.Options())
 		if errors.Is(err, hotview.ErrDamaged) {
 			log.Error("stored state is damaged; folding the log anew", "err", err)
+			w.s.metrics.mismatches.Add(ctx, 1)
+			w.s.alertDamage(ctx, w.partition, err)
 			useful = false
 		} else if err != nil {
 			return err
@@ -251,6 +255,11 @@ func (w *worker) load() error {
 		}
 	}
 	w.oversold, w.generation = m.Oversold, int64(w.store.Generation())
+	w.serving.Store(w.generation)
+	select {
+	case <-w.moved: // it is what was just loaded
+	default:
+	}
 	w.applied.Store(m.Offset)
 	w.folded, w.pending, w.records = m.Offset, nil, nil
 	w.quiet = 0

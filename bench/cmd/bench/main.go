@@ -43,10 +43,13 @@ type settings struct {
 		After time.Duration `help:"How long the process idles before its memory is read." default:"30s"`
 	} `embed:"" prefix:"idle-"`
 	Ledger struct {
-		Events int      `help:"Events in the topic." default:"1000000"`
-		Shapes []string `help:"uniform, zipf, hot; empty runs all."`
-		Runs   int      `help:"Runs of the projector, of which the best counts." default:"3"`
-		Peer   string   `help:"Settings of the peer to try: best (those that are best as a rule), full (all), none." enum:"best,full,none" default:"best"`
+		Events int           `help:"Events in the topic." default:"1000000"`
+		Shapes []string      `help:"uniform, zipf, hot; empty runs all."`
+		Runs   int           `help:"Runs of the projector, of which the best counts." default:"3"`
+		Peer   string        `help:"Settings of the peer to try: best (those that are best as a rule), full (all), none." enum:"best,full,none" default:"best"`
+		Rates  []float64     `help:"Shares of the highest rate at which latency is measured; 0 measures none." default:"0.1,0.5"`
+		For    time.Duration `help:"How long latency is measured at each." default:"6s"`
+		Large  int           `help:"SKUs of the ledger whose memory and cold start are measured; 0 for none." default:"1000000"`
 	} `embed:"" prefix:"ledger-"`
 	Micro struct {
 		Time  string `help:"Of each run of each benchmark, as go test -benchtime takes it." default:"300ms"`
@@ -108,7 +111,7 @@ func (c *settings) run(ctx context.Context) error {
 		err = oneprocess.Dataset(ctx, root, r, say)
 	case "ledger":
 		l := c.Ledger
-		err = ledger.Bench(ctx, ledger.Config{Events: l.Events, Shapes: l.Shapes, Runs: l.Runs, Peer: l.Peer, Profile: profile, Say: say}, root, r)
+		err = ledger.Bench(ctx, ledger.Config{Events: l.Events, Shapes: l.Shapes, Runs: l.Runs, Peer: l.Peer, Rates: slices.DeleteFunc(l.Rates, func(x float64) bool { return x <= 0 }), For: l.For, Large: l.Large, Profile: profile, Say: say}, root, r)
 	case "micro":
 		err = micro.Bench(ctx, micro.Config{Time: c.Micro.Time, Count: c.Micro.Count, Say: say}, root, r)
 	}

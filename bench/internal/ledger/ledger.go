@@ -34,11 +34,14 @@ var silent = telemetry.Silent()
 
 // Config says what to run.
 type Config struct {
-	Events  int      // in the topic
-	Shapes  []string // names; empty means all
-	Runs    int      // of the projector, of which the best counts, as the best of the peer's does
-	Peer    string   // settings of the peer: best, full or none
-	Profile string   // directory for processor profiles of the projector; empty takes none
+	Events  int           // in the topic
+	Shapes  []string      // names; empty means all
+	Runs    int           // of the projector, of which the best counts, as the best of the peer's does
+	Peer    string        // settings of the peer: best, full or none
+	Rates   []float64     // shares of the highest rate at which latency is measured; empty measures none
+	For     time.Duration // how long, after a warm-up
+	Large   int           // SKUs of the large ledger; 0 for none
+	Profile string        // directory for processor profiles of the projector; empty takes none
 	Say     func(format string, args ...any)
 }
 
@@ -121,7 +124,21 @@ func Bench(ctx context.Context, cfg Config, root string, r *report.Report) error
 	if len(figures) == 0 {
 		return fmt.Errorf("no shape of %v is known", cfg.Shapes)
 	}
-	r.Figures = figures
+	all := make(map[string]any, len(figures)+2)
+	for name, f := range figures {
+		all[name] = f
+	}
+	if f := figures["uniform"]; f != nil && len(cfg.Rates) > 0 {
+		if all["latency"], err = cfg.latencies(ctx, f, classes, r); err != nil {
+			return fmt.Errorf("latency: %w", err)
+		}
+	}
+	if cfg.Large > 0 {
+		if all["million_skus"], err = cfg.many(ctx, r); err != nil {
+			return fmt.Errorf("large ledger: %w", err)
+		}
+	}
+	r.Figures = all
 	r.Note("%s events are written to stock.events (%d partitions, lz4) before: half sales of one unit, then shipments and cancellations of them, receipts and adjustments. Kafka, Redis and "+
 		"what is measured share the machine; only one is measured at a time.", report.Count(cfg.Events), partitions)
 	r.Note("Projector: in the benchmark's process, from the assignment of its partitions until every event is applied in Redis and Kafka has acknowledged every level; best of %d runs, each "+
@@ -129,6 +146,89 @@ func Bench(ctx context.Context, cfg Config, root string, r *report.Report) error
 	r.Note("Kafka Streams: a process of its own, from the first event processed to the last; its start and its last commit do not count. Best of %d settings. It leaves out: %s.",
 		len(settings(cfg.Peer)), leftOut)
 	return nil
+}
+
+// latencies measures latency at shares of the highest rate, of the projector and of the peer at theirs, on a Kafka and a Redis of their own.
+func (cfg Config) latencies(ctx context.Context, f *Figures, classes string, r *report.Report) (out map[string]map[string]Latency, err error) {
+	out = map[string]map[string]Latency{"projector": {}, "kafka_streams": {}}
+	codec, err := topics.NewCodec(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, share := range cfg.Rates {
+		name := fmt.Sprintf("at %.0f %%", 100*share)
+		l := prepareLoad(codec, share*f.EventsPS, warmup+cfg.For)
+		got, err := cfg.onParts(ctx, func(p *parts, _ string) (Latency, error) { return p.projectorLatency(ctx, codec, l) })
+		if err != nil {
+			return nil, err
+		}
+		out["projector"][name] = got
+		baseline := fmt.Sprintf("goal at 50 %%: p99 20 ms; offered %s/s, sent %s/s, unfinished %d", report.Count(got.Offered), report.Count(got.Sent), got.Unfinished)
+		r.Row("latency "+name+" of the projector's peak: Redis p50, p99", fmt.Sprintf("%.1f, %.1f ms", got.RedisP50, got.RedisP99), baseline)
+		r.Row("latency "+name+" of the projector's peak: stock.levels p50, p99", fmt.Sprintf("%.1f, %.1f ms", got.LevelsP50, got.LevelsP99), baseline)
+		cfg.Say("latency %s: Redis p99 %.1f ms, levels p99 %.1f ms", name, got.RedisP99, got.LevelsP99)
+		if f.Peer.EventsPS == 0 {
+			continue
+		}
+		l = prepareLoad(codec, share*f.Peer.EventsPS, warmup+cfg.For)
+		got, err = cfg.onParts(ctx, func(p *parts, dir string) (Latency, error) {
+			return p.peerLatency(ctx, classes, schemas.StockEvents, schemas.StockLevels, dir, f.Peer.Setting, l)
+		})
+		if err != nil {
+			return nil, err
+		}
+		out["kafka_streams"][name] = got
+		r.Row("latency "+name+" of the peer's peak: its levels p50, p99", fmt.Sprintf("%.1f, %.1f ms", got.LevelsP50, got.LevelsP99),
+			fmt.Sprintf("offered %s/s, sent %s/s, unfinished %d", report.Count(got.Offered), report.Count(got.Sent), got.Unfinished))
+		cfg.Say("latency %s: Kafka Streams p99 %.1f ms", name, got.LevelsP99)
+	}
+	r.Note("Latency: record batches made before are sent every %s, so that the generator takes little; it, the watchers, Kafka, Redis and what is measured share the machine. From the moment a batch "+
+		"is handed to Kafka until Redis has its offset (asked every millisecond), or until a consumer of committed records has the level of the batch's last event.", pace)
+	return out, nil
+}
+
+// many measures a large ledger.
+func (cfg Config) many(ctx context.Context, r *report.Report) (Large, error) {
+	codec, err := topics.NewCodec(ctx, nil)
+	if err != nil {
+		return Large{}, err
+	}
+	var l Large
+	_, err = cfg.onParts(ctx, func(p *parts, _ string) (Latency, error) {
+		var err error
+		l, err = p.large(ctx, codec, cfg.Large)
+		return Latency{}, err
+	})
+	if err != nil {
+		return Large{}, err
+	}
+	r.Row(report.Count(cfg.Large)+" SKUs: memory", fmt.Sprintf("%d MB in the projector, %d MB in Redis", l.HeapMB, l.RedisMB), "one location, one event each")
+	r.Row(report.Count(cfg.Large)+" SKUs: cold start", fmt.Sprintf("%.1f s", l.ColdStart), fmt.Sprintf("goal: 10 s; %.1f s of the projector's processor time", l.ColdStartCPU))
+	cfg.Say("%s SKUs: cold start %.1f s", report.Count(cfg.Large), l.ColdStart)
+	return l, nil
+}
+
+// onParts runs f on a Kafka and a Redis of its own, with the topics made.
+func (cfg Config) onParts(ctx context.Context, f func(p *parts, dir string) (Latency, error)) (out Latency, err error) {
+	dir, err := os.MkdirTemp("", "onhand-bench-ledger-")
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	p, err := startParts(ctx, dir)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	c, err := p.kafka.Client(silent.Log, "bench")
+	if err != nil {
+		return out, err
+	}
+	defer c.Close()
+	if err := kafka.EnsureTopics(ctx, c, p.kafka.Replication, topics.Specs(partitions)); err != nil {
+		return out, err
+	}
+	return f(p, dir)
 }
 
 // shape measures one shape on a Kafka and a Redis of its own.

@@ -64,6 +64,14 @@ func buildPeer(ctx context.Context, root string) (string, error) {
 	return filepath.Join(dir, "target", "classes") + string(os.PathListSeparator) + filepath.Join(lib, "*"), nil
 }
 
+// peerArgs is the command line of the peer that processes n events.
+func peerArgs(classes, broker, input, output string, n int64, s setting, state string) []string {
+	return []string{
+		"-Xms1g", "-Xmx2g", "-XX:+UseParallelGC", "-cp", classes, "onhand.peer.Ledger", broker, input, output, strconv.FormatInt(n, 10), strconv.Itoa(s.Threads), s.Store,
+		strconv.FormatBool(s.Caching), state,
+	}
+}
+
 // peerRun is one run of the peer.
 type peerRun struct {
 	Setting  setting `json:"setting"`
@@ -82,8 +90,7 @@ func (p *parts) peer(ctx context.Context, classes, input, output, dir string, n 
 	defer cancel()
 	var out, errs bytes.Buffer
 	m := p.meter()
-	cmd := exec.CommandContext(ctx, "java", "-Xms1g", "-Xmx2g", "-XX:+UseParallelGC", "-cp", classes, "onhand.peer.Ledger",
-		p.broker.Addr, input, output, strconv.Itoa(n), strconv.Itoa(s.Threads), s.Store, strconv.FormatBool(s.Caching), state)
+	cmd := exec.CommandContext(ctx, "java", peerArgs(classes, p.broker.Addr, input, output, int64(n), s, state)...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		return peerRun{}, fmt.Errorf("Kafka Streams (%s): %w\n%s%s", s, err, out.Bytes(), errs.Bytes())

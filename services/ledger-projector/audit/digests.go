@@ -100,3 +100,6 @@ func byBucket(ctx context.Context, stored *hotview.Stored) (*[ledger.DigestBucke
 	}
 	return &out, nil
 }
+
+// Buckets is how many sums a partition's digest has.
+const Buckets = ledger.DigestBuckets

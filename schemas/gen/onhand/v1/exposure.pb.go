@@ -262,7 +262,9 @@ type ChannelExposure struct {
 	// Exposure may be wrong: the channel must be read or begun anew.
 	InDoubt bool `protobuf:"varint,28,opt,name=in_doubt,json=inDoubt,proto3" json:"in_doubt,omitempty"`
 	// The channel no longer lists the SKU under that id.
-	Retiring      bool `protobuf:"varint,29,opt,name=retiring,proto3" json:"retiring,omitempty"`
+	Retiring bool `protobuf:"varint,29,opt,name=retiring,proto3" json:"retiring,omitempty"`
+	// What it shows may be more than the books say: it is to be read.
+	Suspect       bool `protobuf:"varint,30,opt,name=suspect,proto3" json:"suspect,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -496,6 +498,13 @@ func (x *ChannelExposure) GetInDoubt() bool {
 func (x *ChannelExposure) GetRetiring() bool {
 	if x != nil {
 		return x.Retiring
+	}
+	return false
+}
+
+func (x *ChannelExposure) GetSuspect() bool {
+	if x != nil {
+		return x.Suspect
 	}
 	return false
 }
@@ -736,7 +745,7 @@ const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\bshortage\x18\b \x01(\x12R\bshortage\x126\n" +
 	"\bchannels\x18\t \x03(\v2\x1a.onhand.v1.ChannelExposureR\bchannels\x12\"\n" +
 	"\rdecided_at_us\x18\n" +
-	" \x01(\x03R\vdecidedAtUs\"\x9d\a\n" +
+	" \x01(\x03R\vdecidedAtUs\"\xb7\a\n" +
 	"\x0fChannelExposure\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x12\n" +
 	"\x04sold\x18\x02 \x01(\x12R\x04sold\x12\x1a\n" +
@@ -773,7 +782,8 @@ const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\x05stale\x18\x1a \x01(\x05R\x05stale\x12\x1e\n" +
 	"\vretry_at_us\x18\x1b \x01(\x03R\tretryAtUs\x12\x19\n" +
 	"\bin_doubt\x18\x1c \x01(\bR\ainDoubt\x12\x1a\n" +
-	"\bretiring\x18\x1d \x01(\bR\bretiring\"\x9a\x01\n" +
+	"\bretiring\x18\x1d \x01(\bR\bretiring\x12\x18\n" +
+	"\asuspect\x18\x1e \x01(\bR\asuspect\"\x9a\x01\n" +
 	"\rExposureFence\x12\x13\n" +
 	"\x05at_us\x18\x01 \x01(\x03R\x04atUs\x12\x16\n" +
 	"\x06raised\x18\x02 \x01(\x12R\x06raised\x12\x12\n" +
