@@ -83,7 +83,7 @@ func TestTargetsAreReadCommitted(t *testing.T) {
 		t.Errorf("an aborted write was told: %+v", got)
 	}
 	got := w.told("committed")
-	if len(got) != 1 || got[0].Outcome != write.Applied || got[0].Delta != 5 || !got[0].ShownKnown || got[0].Shown != 5 || got[0].ShownAt != got[0].SentAt {
+	if len(got) != 1 || got[0].Outcome != write.Applied || got[0].Delta != 5 || !got[0].ShownKnown || got[0].Shown != 5 || got[0].ShownAt != got[0].AckedAt {
 		t.Errorf("results %+v", got)
 	}
 }
