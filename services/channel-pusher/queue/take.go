@@ -38,7 +38,11 @@ func (q *Queue) Take(p *Partition, offset int64, t *allocation.Target, span *tra
 	x := target{
 		quantity: int64(t.Quantity), levelVersion: t.LevelVersion, settingsVersion: t.SettingsVersion, sourceOffset: t.SourceOffset,
 		sold: int64(t.Sold - t.Restored), received: t.ReceivedAt, oldest: t.OldestReceivedAt, decided: t.DecidedAt, withdrawn: t.Withdrawn,
-		write: t.Write, span: span, inherited: offset < p.inherited,
+		span: span, inherited: offset < p.inherited,
+	}
+	if t.Write != nil { // the caller may read the next target into the same memory
+		w := *t.Write
+		x.write = &w
 	}
 	external := t.ExternalID
 	if external == "" {
