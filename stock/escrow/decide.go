@@ -9,8 +9,9 @@ import (
 	"github.com/onhand/onhand/stock/write"
 )
 
-// Timing of what is decided, in microseconds.
+// What is decided with, times in microseconds.
 const (
+	few        Units = 4           // of its share a channel always shows
 	calmFor    int64 = 30_000_000  // above 2 T before pooled again
 	lookAgain  int64 = 10_000_000  // an adaptive SKU in strict
 	firstRetry int64 = 1_000_000   // after a write that failed; doubled each time
@@ -282,7 +283,6 @@ func (d *Decider) plan() {
 	d.rules.Mode = in.Rules.Share.Mode()
 	d.input.Rules = &d.rules
 	d.plans = d.plans[:0]
-	n := 0
 	var sum, top int64
 	for i := range s.channels {
 		sum += s.channels[i].demand(in.Now)
@@ -314,7 +314,6 @@ func (d *Decider) plan() {
 				top = max(top, int64(l.Weight))
 			}
 			d.input.Channels = append(d.input.Channels, l)
-			n++
 		}
 		d.plans = append(d.plans, p)
 	}
@@ -333,19 +332,31 @@ func (d *Decider) plan() {
 	}
 	d.solver.Solve(&d.input)
 	s.scoped = d.solver.Scopes() > 1
+	selling := 0
+	for i := range d.plans {
+		if p := &d.plans[i]; p.at >= 0 {
+			p.share, p.limit = d.solver.Target(p.at), d.solver.Limit(p.at)
+			if p.b != nil && p.limit > 0 {
+				selling++
+			}
+		}
+	}
 	for i := range d.plans {
 		p := &d.plans[i]
-		if p.at < 0 {
-			continue
-		}
-		p.share, p.limit = d.solver.Target(p.at), d.solver.Limit(p.at)
-		if p.b == nil {
+		if p.at < 0 || p.b == nil {
 			continue
 		}
 		p.b.share = p.share
 		l := delay(in, p.offer.Seller)
-		p.keep = min(p.share/8, 1+Units(p.c.rate(in.Now)*((l.Event+2*l.Write)/1000)/(milli*500)))
+		if selling > 1 { // the others could run low first
+			p.keep = min(p.share/2, max(p.share/8, p.share-few-cover(p.c.rate(in.Now), l)), p.share-d.floor(p))
+		}
 	}
+}
+
+// cover is what a channel is expected to sell before it can be given more, four times over.
+func cover(rate int64, l Delay) Units {
+	return Units(4 * rate * ((l.Event + 2*l.Write) / 1000) / (milli * 1000))
 }
 
 func (s *SKU) booked(id string) *book {
@@ -658,7 +669,7 @@ func (d *Decider) raise() {
 		b, api := p.b, p.api
 		e := b.Exposure()
 		want := p.share - p.keep - e
-		if b.retiring || b.doubt || want <= 0 || e > 0 && want < p.share/8 || !d.free(p) {
+		if b.retiring || b.doubt || want <= 0 || e > 0 && want < p.share/4 || !d.free(p) {
 			continue
 		}
 		n := min(want, d.room(p))
