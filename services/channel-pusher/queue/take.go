@@ -368,7 +368,9 @@ func (q *Queue) handOver(it *item, now time.Time) {
 		q.notSent(it, &it.target, it.seq, "stopped", "the service stopped before it was sent")
 		it.seq = -1
 	}
-	if g != nil && !g.doubt && it.place != underWay {
+	// One that the channel said it did not apply stays open, too: a request that was doubled on its way may have been applied by its twin, which the next
+	// read tells.
+	if g != nil && !g.doubt && !g.left && it.place != underWay {
 		q.unqueue(it)
 		it.target.write = nil // nothing follows
 		q.giveUp(it, "stopped", "the service stopped before it was sent", now)
