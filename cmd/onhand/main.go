@@ -27,18 +27,19 @@ type streams struct {
 }
 
 type cli struct {
-	Up       upCmd       `cmd:"" help:"Run all of Onhand in one process, on embedded parts or on yours."`
-	Replay   replayCmd   `cmd:"" help:"Feed a file of past orders to a running Onhand."`
-	Apply    applyCmd    `cmd:"" help:"Set channels, locations, rules and listings from a YAML file."`
-	Rules    rulesCmd    `cmd:"" help:"Try other rules before they are applied."`
-	Status   statusCmd   `cmd:"" help:"Show what runs, where it listens, and how it is."`
-	Console  consoleCmd  `cmd:"" help:"Print a link that opens the console once."`
-	Tail     tailCmd     `cmd:"" help:"Follow a topic, its records as JSON."`
-	Simulate simulateCmd `cmd:"" help:"Try the allocation modes in simulated worlds with faults, and count what is oversold."`
-	Ledger   ledgerCmd   `cmd:"" help:"Verify, rebuild and look into the past of the ledger."`
-	Rejected rejectedCmd `cmd:"" help:"Look at input that could not be applied."`
-	Explain  explainCmd  `cmd:"" help:"Say what each channel should show of a SKU, and why."`
-	Version  versionCmd  `cmd:"" help:"Print the version."`
+	Up          upCmd          `cmd:"" help:"Run all of Onhand in one process, on embedded parts or on yours."`
+	Replay      replayCmd      `cmd:"" help:"Feed a file of past orders to a running Onhand."`
+	Apply       applyCmd       `cmd:"" help:"Set channels, locations, rules and listings from a YAML file."`
+	Rules       rulesCmd       `cmd:"" help:"Try other rules before they are applied."`
+	Status      statusCmd      `cmd:"" help:"Show what runs, where it listens, and how it is."`
+	Console     consoleCmd     `cmd:"" help:"Print a link that opens the console once."`
+	Tail        tailCmd        `cmd:"" help:"Follow a topic, its records as JSON."`
+	Simulate    simulateCmd    `cmd:"" help:"Try the allocation modes in simulated worlds with faults, and count what is oversold."`
+	Ledger      ledgerCmd      `cmd:"" help:"Verify, rebuild and look into the past of the ledger."`
+	Rejected    rejectedCmd    `cmd:"" help:"Look at input that could not be applied."`
+	Explain     explainCmd     `cmd:"" help:"Say what each channel should show of a SKU, and why."`
+	Certificate certificateCmd `cmd:"" help:"Say how well the invariant held that rules an oversell out, by day and partition."`
+	Version     versionCmd     `cmd:"" help:"Print the version."`
 }
 
 type versionCmd struct{}

@@ -130,7 +130,7 @@ func (c *explainCmd) Run(ctx context.Context, s streams) error {
 	if err := json.Unmarshal(targets, &t); err != nil {
 		return fmt.Errorf("targets of %s: %w", c.SKU, err)
 	}
-	_, _ = fmt.Fprintf(s.out, "%s: %s available\n", c.SKU, group(a.Available))
+	_, _ = fmt.Fprintf(s.out, "%s: %s available%s\n", c.SKU, group(a.Available), t.kept())
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(w, "  location\ton hand\tcommitted\theld\tinbound\tunsellable\tsafety\tavailable\t") // reported by Flush
 	for _, l := range a.Locations {
@@ -156,6 +156,9 @@ func (c *explainCmd) Run(ctx context.Context, s streams) error {
 		}
 		if err := w.Flush(); err != nil {
 			return err
+		}
+		for _, line := range x.written() {
+			_, _ = fmt.Fprintln(s.out, "  "+line)
 		}
 	}
 	if !found {
@@ -185,14 +188,72 @@ type availability struct {
 
 // targetsOf is what explain reads of GET /v1/targets/{sku}.
 type targetsOf struct {
-	Targets []struct {
-		Channel     string `json:"channel"`
-		Quantity    int64  `json:"quantity"`
-		Mode        string `json:"mode"`
-		Explanation []struct {
-			Step   string `json:"step"`
-			Units  int64  `json:"units"`
-			Detail string `json:"detail"`
-		} `json:"explanation"`
-	} `json:"targets"`
+	Guarantee string     `json:"guarantee"`
+	Phase     string     `json:"phase"`
+	Threshold *int64     `json:"threshold"`
+	Room      *int64     `json:"room"`
+	Targets   []targetOf `json:"targets"`
+}
+
+type targetOf struct {
+	Channel     string `json:"channel"`
+	Quantity    int64  `json:"quantity"`
+	Mode        string `json:"mode"`
+	Explanation []struct {
+		Step   string `json:"step"`
+		Units  int64  `json:"units"`
+		Detail string `json:"detail"`
+	} `json:"explanation"`
+	SalesPerHour float64    `json:"sales_per_hour"`
+	OversellRisk *float64   `json:"oversell_probability"`
+	Watermark    *time.Time `json:"watermark"`
+	LastWrite    *struct {
+		Operation string     `json:"operation"`
+		Value     int64      `json:"value"`
+		Outcome   string     `json:"outcome"`
+		Shown     *int64     `json:"shown"`
+		SentAt    *time.Time `json:"sent_at"`
+		AckedAt   *time.Time `json:"acked_at"`
+	} `json:"last_write"`
+}
+
+// kept says how exposure is kept.
+func (t *targetsOf) kept() string {
+	switch {
+	case t.Phase == "strict" || t.Phase == "leaving":
+		if t.Room != nil {
+			return "; exposure is kept in books, with room for " + group(*t.Room) + " more"
+		}
+		return "; exposure is kept in books, and not known yet at every channel"
+	case t.Guarantee == "adaptive" && t.Threshold != nil:
+		return "; exposure is kept in books at " + group(*t.Threshold) + " or less"
+	}
+	return ""
+}
+
+// written says what was sent and acknowledged, and how sure the number is.
+func (x *targetOf) written() []string {
+	var out []string
+	if w := x.LastWrite; w != nil {
+		line := "last write: " + w.Operation + " " + group(w.Value) + ", " + w.Outcome
+		if w.SentAt != nil {
+			line += ", sent " + w.SentAt.Format(time.RFC3339Nano)
+		}
+		if w.AckedAt != nil {
+			line += ", acknowledged " + w.AckedAt.Format(time.RFC3339Nano)
+		}
+		if w.Shown != nil {
+			line += "; it showed " + group(*w.Shown)
+		}
+		out = append(out, line)
+	} else {
+		out = append(out, "last write: none seen by this allocator")
+	}
+	if x.Watermark != nil {
+		out = append(out, "its orders are known up to "+x.Watermark.Format(time.RFC3339Nano))
+	}
+	if x.OversellRisk != nil {
+		out = append(out, fmt.Sprintf("sells %.3g an hour; were stock to run out now, it would oversell with a probability of %.2g", x.SalesPerHour, *x.OversellRisk))
+	}
+	return out
 }

@@ -255,10 +255,11 @@ type targetRows struct {
 	rows
 	read                                                           topics.TargetReader
 	target                                                         allocation.Target
-	sku, external                                                  *proto.ColStr
+	sku, external, write                                           *proto.ColStr
 	channel, mode                                                  *lowCardinality
 	withdrawn                                                      *proto.ColBool
 	quantity, available, version, source, settings, sold, restored *proto.ColInt64
+	exposure                                                       *proto.ColInt64
 	steps                                                          *list[string]
 	units                                                          *list[int64]
 	details                                                        *list[string]
@@ -269,6 +270,7 @@ func newTargetRows() encoder {
 	r := &targetRows{}
 	b := &r.block
 	r.sku, r.channel, r.external, r.withdrawn = b.text("sku"), b.name("channel"), b.text("external_id"), b.flag("withdrawn")
+	r.write, r.exposure = b.text("write_id"), b.int64("exposure")
 	r.quantity, r.available = b.int64("quantity"), b.int64("available")
 	r.version, r.source, r.settings = b.int64("level_version"), b.int64("source_offset"), b.int64("settings_version")
 	r.mode, r.sold, r.restored = b.name("mode"), b.int64("sold"), b.int64("restored")
@@ -284,6 +286,8 @@ func (r *targetRows) add(rec *kgo.Record) *fault {
 		r.channel.Append(strings.TrimPrefix(rec.Topic, schemas.TargetsPrefix))
 		r.external.Append("")
 		r.withdrawn.Append(true)
+		r.write.Append("")
+		r.exposure.Append(0)
 		for _, c := range []*proto.ColInt64{r.quantity, r.available, r.version, r.source, r.settings, r.sold, r.restored} {
 			c.Append(0)
 		}
@@ -317,6 +321,12 @@ func (r *targetRows) add(rec *kgo.Record) *fault {
 	r.channel.Append(t.Channel)
 	r.external.Append(t.ExternalID)
 	r.withdrawn.Append(t.Withdrawn)
+	id := ""
+	if t.Write != nil {
+		id = t.Write.ID
+	}
+	r.write.Append(id)
+	r.exposure.Append(int64(t.Exposure))
 	r.quantity.Append(int64(t.Quantity))
 	r.available.Append(available)
 	r.version.Append(t.LevelVersion)
@@ -339,8 +349,8 @@ type writeRows struct {
 	id, sku, external, errorDetail                                        *proto.ColStr
 	channel, operation, outcome, errorCode                                *lowCardinality
 	quantity, delta, expected, shown, attempts, version, source, settings *proto.ColInt64
-	shownKnown                                                            *proto.ColBool
-	oldest, received, decided, sent, acked                                *micros
+	shownKnown, settled                                                   *proto.ColBool
+	oldest, received, decided, sent, acked, shownAt                       *micros
 }
 
 func newWriteRows() encoder {
@@ -349,6 +359,7 @@ func newWriteRows() encoder {
 	r.id, r.sku, r.channel, r.external = b.text("write_id"), b.text("sku"), b.name("channel"), b.text("external_id")
 	r.operation, r.quantity, r.delta, r.expected = b.name("operation"), b.int64("quantity"), b.int64("delta"), b.int64("expected")
 	r.outcome, r.errorCode, r.errorDetail = b.name("outcome"), b.name("error_code"), b.text("error_detail")
+	r.settled, r.shownAt = b.flag("settled"), b.micros("shown_at")
 	r.shown, r.shownKnown, r.attempts = b.int64("shown"), b.flag("shown_known"), b.int64("attempts")
 	r.version, r.source, r.settings = b.int64("level_version"), b.int64("source_offset"), b.int64("settings_version")
 	r.oldest, r.received, r.decided = b.micros("oldest_received_at"), b.micros("received_at"), b.micros("decided_at")
@@ -384,6 +395,8 @@ func (r *writeRows) add(rec *kgo.Record) *fault {
 	r.errorDetail.Append(w.ErrorDetail)
 	r.shown.Append(int64(w.Shown))
 	r.shownKnown.Append(w.ShownKnown)
+	r.shownAt.add(w.ShownAt)
+	r.settled.Append(w.Settled)
 	r.attempts.Append(int64(w.Attempts))
 	r.version.Append(w.LevelVersion)
 	r.source.Append(w.SourceOffset)

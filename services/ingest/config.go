@@ -21,6 +21,7 @@ type Config struct {
 	Linger               time.Duration `help:"How long a record waits for others to go with it." default:"2ms" env:"INGEST_LINGER"`
 	IdleTimeout          time.Duration `help:"Longest pause within a request's body." default:"30s" env:"INGEST_IDLE_TIMEOUT"`
 	IdempotencyTTL       time.Duration `help:"How long an Idempotency-Key and its answer are remembered." default:"24h" env:"INGEST_IDEMPOTENCY_TTL"`
+	Session              time.Duration `help:"How long an instance may be silent before its partitions of orders.in go to another; the broker bounds it." default:"10s" env:"INGEST_SESSION"`
 	Drain                time.Duration `help:"Longest wait for requests under way when stopping." default:"10s" env:"INGEST_DRAIN"`
 	SweepInterval        time.Duration `help:"How often the order lists of channels that have one are swept for orders whose webhooks were lost; 0 never." env:"INGEST_SWEEP_INTERVAL"`
 	SweepOverlap         time.Duration `help:"How much of the time before the last sweep a sweep asks for again." default:"2m" env:"INGEST_SWEEP_OVERLAP"`
@@ -34,7 +35,7 @@ func DefaultConfig() Config {
 	return Config{
 		MaxBody: 8 << 20, MaxStream: 4 << 30, MaxLine: 512 << 10, MaxBatch: 10_000, MaxStreamItems: 5_000_000, MaxQuantity: 10_000_000,
 		MaxAhead: 24 * time.Hour, RequestsPerSecond: 5000, Burst: 10_000, AckTimeout: 15 * time.Second, Linger: 2 * time.Millisecond,
-		IdleTimeout: 30 * time.Second, IdempotencyTTL: 24 * time.Hour, Drain: 10 * time.Second, SweepOverlap: 2 * time.Minute, SweepReach: 24 * time.Hour,
+		IdleTimeout: 30 * time.Second, IdempotencyTTL: 24 * time.Hour, Session: 10 * time.Second, Drain: 10 * time.Second, SweepOverlap: 2 * time.Minute, SweepReach: 24 * time.Hour,
 	}
 }
 
@@ -56,6 +57,9 @@ func (c Config) Validate() error {
 	positive("idle-timeout", int64(c.IdleTimeout))
 	positive("idempotency-ttl", int64(c.IdempotencyTTL))
 	positive("drain", int64(c.Drain))
+	if c.Session < time.Second {
+		errs = append(errs, fmt.Errorf("session: want at least 1s, and what the broker allows (6s by default), not %v", c.Session))
+	}
 	if c.SweepInterval != 0 && c.SweepInterval < 10*time.Millisecond {
 		errs = append(errs, fmt.Errorf("sweep-interval: want 0 for never, or 10ms or more, not %v", c.SweepInterval))
 	}

@@ -27,7 +27,7 @@ const (
 // so that a crash repeats orders and loses none.
 func (s *Service) consumeOrders(ctx context.Context) error {
 	client, err := s.deps.Kafka.Client(s.tel.Log, "onhand-ingest", kgo.ConsumerGroup(Group), kgo.ConsumeTopics(schemas.OrdersIn),
-		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.SessionTimeout(s.cfg.Session), kgo.HeartbeatInterval(s.cfg.Session/5), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.OnPartitionsRevoked(s.lost), kgo.OnPartitionsLost(s.lost), kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, got map[string][]int32) {
 			if slices.Contains(got[schemas.OrdersIn], 0) {
 				s.sweeper.own(true)

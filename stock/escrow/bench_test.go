@@ -37,7 +37,7 @@ func settled(t testing.TB) (*escrow.SKU, *escrow.Decider, *escrow.Input) {
 			in.Marks[i] = in.Now
 		}
 	}
-	if !s.Guarded() || s.Exposed() < n*80 {
+	if !s.Guarded() || s.Exposed() < n*40 {
 		t.Fatalf("guarded %v, exposed %d", s.Guarded(), s.Exposed())
 	}
 	return s, d, in

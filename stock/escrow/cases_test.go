@@ -126,15 +126,15 @@ func (d *desk) alerted(k escrow.AlertKind) *escrow.Alert {
 // TestCountBelowWhatIsExposed: an alert names the event, and decreases go out at once.
 func TestCountBelowWhatIsExposed(t *testing.T) {
 	for _, ks := range [][]kind{{cas, cas}, {absolute, absolute}, {delta, tellsIt}, {casOnly, absolute}} {
-		d := newDesk(t, 10, allocation.Strict, ks...)
+		d := newDesk(t, 8, allocation.Strict, ks...)
 		d.settle()
-		d.wants(map[string]units{"aA": 5, "bA": 5})
+		d.wants(map[string]units{"aA": 4, "bA": 4})
 		d.level(4, "", event.StockCounted)
 		if out := d.decide(); len(out.Grants) == 0 {
 			t.Error("nothing is lowered")
 		}
 		a := d.alerted(escrow.Shortage)
-		if a == nil || a.Units != 6 || a.Cause != "e1" || !strings.Contains(a.Message, "stock_counted") {
+		if a == nil || a.Units != 4 || a.Cause != "e1" || !strings.Contains(a.Message, "stock_counted") {
 			t.Errorf("alert %+v", a)
 		}
 		n := len(d.alerts)
@@ -187,7 +187,7 @@ func TestPauseIsObeyed(t *testing.T) {
 		d.settle()
 		d.in.Offers[0].Paused, d.in.Version = true, 2
 		d.settle()
-		d.wants(map[string]units{"aA": 0, "bA": 7})
+		d.wants(map[string]units{"aA": 0, "bA": 8})
 		d.in.Offers[0].Paused, d.in.Version = false, 3
 		d.settle()
 		if d.shown["aA"] == 0 {

@@ -9,14 +9,16 @@ import (
 	"github.com/onhand/onhand/stock/write"
 )
 
-// Timing of what is decided, in microseconds.
+// What is decided with, times in microseconds.
 const (
+	few        Units = 4           // of its share a channel always shows
 	calmFor    int64 = 30_000_000  // above 2 T before pooled again
 	lookAgain  int64 = 10_000_000  // an adaptive SKU in strict
 	firstRetry int64 = 1_000_000   // after a write that failed; doubled each time
 	lastRetry  int64 = 300_000_000 //
 	stuckAfter int64 = 900_000_000 // a watermark that does not move
 	stalled    int64 = 900_000_000 // a watermark too old to rely on
+	strangers  int64 = 60_000_000  // a channel that Onhand never told of stock is waited for
 	auditAfter int64 = 20_000_000  // exposure above what a channel is thought to show; doubled each time
 )
 
@@ -100,6 +102,7 @@ func (d *Decider) Decide(s *SKU, in *Input) *Decision {
 		d.plan()
 		d.act()
 	}
+	s.shared = s.phase == Pooled && (s.shared || s.seen && s.available > 0)
 	out.Phase, out.Entered = s.phase, s.phase != was
 	if out.Entered {
 		s.keep = true
@@ -261,7 +264,7 @@ func (d *Decider) plan() {
 			if in.api(o.Seller).Operation == write.UnspecifiedOperation {
 				continue
 			}
-			c.book = &book{Channel: exposure.Opened(), external: strings.Clone(o.ExternalID), seller: o.Seller}
+			c.book = &book{Channel: exposure.Opened(), external: strings.Clone(o.ExternalID), seller: o.Seller, pooled: s.shared, since: in.Now}
 			s.keep = true
 			if !in.api(o.Seller).WayDown() {
 				s.alert(Alert{Kind: Unguarded, Channel: c.id, Message: c.id + " can neither be read nor set whatever it shows: it is given nothing while the SKU is strict"})
@@ -271,7 +274,7 @@ func (d *Decider) plan() {
 		b.offer = i
 		b.retiring = b.external != o.ExternalID
 		if b.retiring && d.empty(b) { // the old listing shows nothing and has nothing to report: go on with the new one
-			*b = book{Channel: exposure.Opened(), external: strings.Clone(o.ExternalID), seller: o.Seller, offer: i}
+			*b = book{Channel: exposure.Opened(), external: strings.Clone(o.ExternalID), seller: o.Seller, offer: i, since: in.Now}
 			s.keep = true
 		}
 	}
@@ -280,7 +283,6 @@ func (d *Decider) plan() {
 	d.rules.Mode = in.Rules.Share.Mode()
 	d.input.Rules = &d.rules
 	d.plans = d.plans[:0]
-	n := 0
 	var sum, top int64
 	for i := range s.channels {
 		sum += s.channels[i].demand(in.Now)
@@ -312,7 +314,6 @@ func (d *Decider) plan() {
 				top = max(top, int64(l.Weight))
 			}
 			d.input.Channels = append(d.input.Channels, l)
-			n++
 		}
 		d.plans = append(d.plans, p)
 	}
@@ -331,19 +332,31 @@ func (d *Decider) plan() {
 	}
 	d.solver.Solve(&d.input)
 	s.scoped = d.solver.Scopes() > 1
+	selling := 0
+	for i := range d.plans {
+		if p := &d.plans[i]; p.at >= 0 {
+			p.share, p.limit = d.solver.Target(p.at), d.solver.Limit(p.at)
+			if p.b != nil && p.limit > 0 {
+				selling++
+			}
+		}
+	}
 	for i := range d.plans {
 		p := &d.plans[i]
-		if p.at < 0 {
-			continue
-		}
-		p.share, p.limit = d.solver.Target(p.at), d.solver.Limit(p.at)
-		if p.b == nil {
+		if p.at < 0 || p.b == nil {
 			continue
 		}
 		p.b.share = p.share
 		l := delay(in, p.offer.Seller)
-		p.keep = min(p.share/8, 1+Units(p.c.rate(in.Now)*((l.Event+2*l.Write)/1000)/(milli*500)))
+		if selling > 1 { // the others could run low first
+			p.keep = min(p.share/2, max(p.share/8, p.share-few-cover(p.c.rate(in.Now), l)), p.share-d.floor(p))
+		}
 	}
+}
+
+// cover is what a channel is expected to sell before it can be given more, four times over.
+func cover(rate int64, l Delay) Units {
+	return Units(4 * rate * ((l.Event + 2*l.Write) / 1000) / (milli * 1000))
 }
 
 func (s *SKU) booked(id string) *book {
@@ -412,7 +425,8 @@ func (d *Decider) hold(bare bool) {
 	d.spare = d.gone + d.allowance()
 }
 
-// allowance is what channels with unknown exposure may have sold unseen, beyond their share of what is left.
+// allowance is what is kept for channels whose exposure is not known yet: their share, and what they may have sold unseen. Under strict one that was pooled may sell all there is, and
+// nothing is raised meanwhile; one that Onhand never told of stock is waited for at first.
 func (d *Decider) allowance() Units {
 	unknown := 0
 	mean := 0.0
@@ -422,17 +436,32 @@ func (d *Decider) allowance() Units {
 		if p.b == nil || !p.b.Open() || p.offer == nil || !p.api.WayDown() {
 			continue
 		}
-		if d.in.Rules.Guarantee == allocation.Strict {
-			return allocation.MaxUnits // nothing is raised before all is known
-		}
 		unknown++
-		shares += p.share
 		l := delay(d.in, p.offer.Seller)
 		window := l.Event + l.Write
-		if at := p.b.SettlesAt(); at > 0 {
-			window = min(window, max(0, at-mark(d.in, p.offer.Seller)))
-		} else if m := mark(d.in, p.offer.Seller); m > 0 {
+		m := mark(d.in, p.offer.Seller)
+		shown, known := p.b.Shown()
+		at := p.b.SettlesAt()
+		if d.in.Rules.Guarantee == allocation.Strict {
+			until := p.b.since + strangers
+			if p.b.pooled || d.in.Now <= until {
+				if d.in.Now <= until {
+					d.wakeAt(until + 1)
+				}
+				return allocation.MaxUnits
+			}
+		}
+		switch {
+		case at > 0: // it is known what it showed then
+			window = min(window, max(0, at-m))
+			if known {
+				shares += shown
+			}
+		case m > 0:
 			window = max(window, d.in.Now-m+l.Write)
+			shares += p.share
+		default:
+			shares += p.share
 		}
 		mean += float64(p.c.rate(d.in.Now)) / milli * float64(window) / 1e6
 	}
@@ -640,7 +669,7 @@ func (d *Decider) raise() {
 		b, api := p.b, p.api
 		e := b.Exposure()
 		want := p.share - p.keep - e
-		if b.retiring || b.doubt || want <= 0 || e > 0 && want < p.share/8 || !d.free(p) {
+		if b.retiring || b.doubt || want <= 0 || e > 0 && want < p.share/4 || !d.free(p) {
 			continue
 		}
 		n := min(want, d.room(p))

@@ -178,6 +178,7 @@ type SKU struct {
 	terms     int64 // version of the settings last decided by
 	started   bool  // decided at least once since it was restored
 	dirty     bool  // something happened that needs a decision
+	shared    bool  // decided as pooled before: channels were told of stock
 	scoped    bool  // channels sell from different places: any change of stock needs a decision
 	keep      bool  // the books changed in a way that a restart would not find out by itself
 	channels  []channel
@@ -212,6 +213,8 @@ type book struct {
 	doubt    bool  // E may be wrong: look, or begin anew
 	zeroed   bool  // unknown exposure: the way down has been acknowledged
 	suspect  bool  // a restock may have been overwritten before it was seen: E may be too high
+	pooled   bool  // taken in from pooled: it was told to show all there was
+	since    int64 // when it was taken in
 	stuck    bool  // said so already
 	audit    int64 // look then, if what it is thought to show is still not what it is exposed to; 0
 	audits   int   // done in a row

@@ -72,7 +72,7 @@ func Restore(x *Snapshot) *SKU {
 		}
 		s.channels[i].book = &book{
 			Channel: exposure.Restore(c.Books), external: c.ExternalID, grant: c.Grant, share: c.Share, failures: c.Failures, stale: c.Stale, retry: c.Retry,
-			doubt: c.Doubt, suspect: c.Suspect, retiring: c.Retiring, seller: -1, offer: -1,
+			pooled: c.Books.Open, doubt: c.Doubt, suspect: c.Suspect, retiring: c.Retiring, seller: -1, offer: -1,
 		}
 		if c.Grant != "" {
 			s.open++

@@ -38,7 +38,11 @@ func (q *Queue) Take(p *Partition, offset int64, t *allocation.Target, span *tra
 	x := target{
 		quantity: int64(t.Quantity), levelVersion: t.LevelVersion, settingsVersion: t.SettingsVersion, sourceOffset: t.SourceOffset,
 		sold: int64(t.Sold - t.Restored), received: t.ReceivedAt, oldest: t.OldestReceivedAt, decided: t.DecidedAt, withdrawn: t.Withdrawn,
-		write: t.Write, span: span, inherited: offset < p.inherited,
+		span: span, inherited: offset < p.inherited,
+	}
+	if t.Write != nil { // the caller may read the next target into the same memory
+		w := *t.Write
+		x.write = &w
 	}
 	external := t.ExternalID
 	if external == "" {
@@ -364,7 +368,9 @@ func (q *Queue) handOver(it *item, now time.Time) {
 		q.notSent(it, &it.target, it.seq, "stopped", "the service stopped before it was sent")
 		it.seq = -1
 	}
-	if g != nil && !g.doubt && it.place != underWay {
+	// One that the channel said it did not apply stays open, too: a request that was doubled on its way may have been applied by its twin, which the next
+	// read tells.
+	if g != nil && !g.doubt && !g.left && it.place != underWay {
 		q.unqueue(it)
 		it.target.write = nil // nothing follows
 		q.giveUp(it, "stopped", "the service stopped before it was sent", now)
