@@ -43,7 +43,6 @@ type chaos struct {
 	promised bool // all is exposed within what there is
 	steps    []string
 	trace    bool
-	marks    []int64
 	wakes    int64
 	grants   int
 	sales    units

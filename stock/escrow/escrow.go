@@ -211,7 +211,6 @@ type book struct {
 	backoff  bool  // the last write failed: wait
 	retry    int64 // do not write before
 	doubt    bool  // E may be wrong: look, or begin anew
-	zeroed   bool  // unknown exposure: the way down has been acknowledged
 	suspect  bool  // a restock may have been overwritten before it was seen: E may be too high
 	pooled   bool  // taken in from pooled: it was told to show all there was
 	since    int64 // when it was taken in

@@ -37,7 +37,6 @@ type shop struct {
 	shown    map[string]units // by external id
 	unseen   []sale
 	sold     units
-	restored units // seen
 	marked   int64 // watermark reported
 	write    *escrow.Grant
 	dueAt    int64
@@ -77,8 +76,6 @@ type market struct {
 	in        escrow.Input
 	events    int64 // event delay
 	writes    int64
-	lost      float64
-	late      float64
 	oversold  units
 	sales     units
 	written   int
