@@ -16,6 +16,7 @@ require (
 	github.com/redis/go-redis/v9 v9.23.0 // Redis client: the baseline of plain writes
 	github.com/twmb/franz-go v1.22.2 // Kafka client: events to fold, and the baseline of plain consumption
 	github.com/twmb/franz-go/pkg/kadm v1.19.0 // offsets
+	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // record batches made before, for a steady load
 	github.com/twmb/franz-go/pkg/sr v1.8.0 // Schema Registry client
 )
 
@@ -60,7 +61,6 @@ require (
 	github.com/sethvargo/go-retry v0.5.0 // indirect
 	github.com/shopspring/decimal v1.5.0 // indirect
 	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // indirect
-	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // indirect
 	github.com/twmb/franz-go/plugin/kslog v1.0.0 // indirect
 	github.com/yuin/gopher-lua v1.1.1 // indirect
 	go.opentelemetry.io/auto/sdk v1.2.1 // indirect

@@ -290,10 +290,12 @@ func (d *decoder) file(body ast.Node) {
 			d.section(m, at, "id", d.location)
 		case "rules":
 			d.section(m, at, "id", d.rule)
+		case "policies":
+			d.section(m, at, "id", d.policy)
 		case "listings":
 			d.section(m, at, "sku", d.listing)
 		default:
-			d.fault(m.key, at, "there is no section %q; the sections are channels, locations, rules and listings", m.name)
+			d.fault(m.key, at, "there is no section %q; the sections are channels, locations, rules, policies and listings", m.name)
 		}
 	}
 }
@@ -462,6 +464,28 @@ func (d *decoder) location(n ast.Node, id, pointer string, at Place) {
 		{"country", d.words(&l.Country)}, {"buffer", d.units(&l.Buffer)},
 	})
 	d.Document.Locations = append(d.Document.Locations, l)
+}
+
+func (d *decoder) policy(n ast.Node, id, pointer string, at Place) {
+	path := fmt.Sprintf("policies[%d]", len(d.Document.Policies))
+	d.places[path], d.places[path+".id"] = at, at
+	p := catalog.Policy{ID: id}
+	verdict := func(into *bool) func(n ast.Node, path, pointer string) {
+		return func(n ast.Node, _, pointer string) {
+			switch text(n) {
+			case "accept":
+				*into = false
+			case "reject":
+				*into = true
+			default:
+				d.fault(n, pointer, "%q: want accept or reject", shorten(text(n)))
+			}
+		}
+	}
+	d.object(n, path, pointer, "a policy", []field{
+		d.named("id", id, &p.ID), {"unknown_skus", verdict(&p.RejectSKUs)}, {"unknown_locations", verdict(&p.RejectLocations)},
+	})
+	d.Document.Policies = append(d.Document.Policies, p)
 }
 
 func (d *decoder) rule(n ast.Node, id, pointer string, at Place) {

@@ -14,6 +14,7 @@ import (
 type Content struct {
 	Channels  map[string]Channel  `json:"channels,omitempty" doc:"Channels by id: letters, digits, points, dashes and underscores."`
 	Locations map[string]Location `json:"locations,omitempty" doc:"Locations by id."`
+	Policies  map[string]Policy   `json:"policies,omitempty" doc:"What becomes of input that names what the catalog does not know: one, called intake."`
 	Rules     map[string]Rule     `json:"rules,omitempty" doc:"Allocation rules by id. Of the rules that match, each setting comes from the most specific one that has it."`
 	Listings  map[string]Listing  `json:"listings,omitempty" doc:"Products by SKU."`
 }
@@ -122,6 +123,12 @@ func Of(d *catalog.Document) *Content {
 		c.Locations[l.ID] = Location{
 			Name: l.Name, Kind: l.Kind.String(), Channel: l.Channel, MultiChannel: l.MultiChannel, TimeZone: l.TimeZone, Country: l.Country, Buffer: l.Buffer,
 		}
+	}
+	for i := range d.Policies {
+		if c.Policies == nil {
+			c.Policies = map[string]Policy{}
+		}
+		c.Policies[d.Policies[i].ID] = Policy{verdict(d.Policies[i].RejectSKUs), verdict(d.Policies[i].RejectLocations)}
 	}
 	for i := range d.Rules {
 		r := &d.Rules[i]
@@ -247,4 +254,17 @@ func scalar(s string) string {
 	e.SetEscapeHTML(false)
 	_ = e.Encode(s) // a string cannot fail
 	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// Policy is what becomes of input that names what the catalog does not know, as files have it.
+type Policy struct {
+	UnknownSKUs      string `json:"unknown_skus" enum:"accept,reject" doc:"SKUs without a listing."`
+	UnknownLocations string `json:"unknown_locations" enum:"accept,reject" doc:"Locations without a setting."`
+}
+
+func verdict(rejects bool) string {
+	if rejects {
+		return "reject"
+	}
+	return "accept"
 }

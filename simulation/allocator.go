@@ -108,7 +108,7 @@ func (w *world) buildOnhand() error {
 		}
 		for i := range w.markets {
 			a.in.Offers = append(a.in.Offers, escrow.Offer{Seller: i, ExternalID: ""})
-			a.in.APIs = append(a.in.APIs, escrow.API{Operation: s.Channels[w.names[i]].Operation, SetsAny: w.markets[i].kind == compareAndSet && i%2 == 0, Reads: true})
+			a.in.APIs = append(a.in.APIs, escrow.APIOf(s.Channels[w.names[i]]))
 		}
 		for i := range a.skus {
 			a.skus[i].shown = make([]shown, len(w.markets))
@@ -136,7 +136,7 @@ func (w *world) setting(i int) *catalog.Channel {
 		RatePerSecond: strconv.FormatFloat(float64(second)/float64(m.rate), 'f', 3, 64), Burst: 1}
 	switch m.kind {
 	case compareAndSet:
-		c.Operation = catalog.CompareAndSet
+		c.Operation, c.SetsAny = catalog.CompareAndSet, i%2 == 0
 	case delta, clamped:
 		c.Operation = catalog.Delta
 	default:
@@ -345,13 +345,19 @@ func (w *world) decide(a *allocating, i int, out *lot) {
 			w.pooled(a, i, out)
 		}
 	}
+	if d.Entered && d.Phase == escrow.Strict { // where nothing is granted yet, nothing may be written
+		for ch := range w.markets {
+			if !slices.ContainsFunc(d.Grants, func(g escrow.Grant) bool { return g.Seller == ch }) {
+				out.targets = append(out.targets, posting{uint16(ch), uint16(i), w.strictTarget(s, i, ch)})
+			}
+		}
+	}
 	for j := range d.Grants {
 		g := &d.Grants[j]
-		out.targets = append(out.targets, posting{uint16(g.Seller), uint16(i), allocation.Target{
-			SKU: w.skuNames[i], Channel: w.names[g.Seller], ExternalID: g.ExternalID, Quantity: g.Target, LevelVersion: s.level.Version, SourceOffset: s.level.SourceOffset,
-			SettingsVersion: 1, Mode: "strict", ReceivedAt: s.level.ReceivedAt, OldestReceivedAt: s.oldest, DecidedAt: w.now, Exposure: g.Exposure,
-			Write: &allocation.GrantedWrite{ID: g.ID, Operation: g.Write.Operation, Quantity: g.Write.Quantity, Delta: g.Write.Delta, Expected: g.Write.Expected},
-		}})
+		t := w.strictTarget(s, i, g.Seller)
+		t.Quantity, t.Exposure = g.Target, g.Exposure
+		*t.Write = allocation.GrantedWrite{ID: g.ID, Operation: g.Write.Operation, Quantity: g.Write.Quantity, Delta: g.Write.Delta, Expected: g.Write.Expected}
+		out.targets = append(out.targets, posting{uint16(g.Seller), uint16(i), t})
 	}
 	if s.touched {
 		s.oldest = 0
@@ -403,6 +409,14 @@ func (w *world) publish(p int, l *lot) {
 	}
 	a.lots[at] = l
 	w.add(happening{at: w.now + 3*millisecond + w.r.wait(4*millisecond), kind: targetsVisible, a: int32(at), c: uint16(p)})
+}
+
+// strictTarget is a target of a SKU under the books, with nothing granted.
+func (w *world) strictTarget(s *sku, i, ch int) allocation.Target {
+	return allocation.Target{
+		SKU: w.skuNames[i], Channel: w.names[ch], ExternalID: w.skuNames[i], LevelVersion: s.level.Version, SourceOffset: s.level.SourceOffset, SettingsVersion: 1,
+		Mode: "strict", ReceivedAt: s.level.ReceivedAt, OldestReceivedAt: s.oldest, DecidedAt: w.now, Write: &allocation.GrantedWrite{},
+	}
 }
 
 // pooled decides for a SKU as the allocator does in pooled mode: every channel shows the pool.

@@ -10,7 +10,6 @@ type cell struct {
 	shown    int32 // what it shows, and sells from
 	sold     int32 // units, ever
 	restored int32 // units that it put on sale again by itself, ever
-	last     int64 // when the newest write that took effect was sent
 }
 
 // change is an order taken or cancelled, as the channel's order API lists it.
@@ -30,7 +29,6 @@ type market struct {
 	swept   int // changes that a sweep has delivered
 	sweepTo int // changes that the sweep under way read
 	until   int64
-	hidden  bool // it is being swept
 }
 
 // clock is the channel's own.
@@ -78,10 +76,8 @@ type request struct {
 	verb    verb
 	items   []item
 	sentAt  int64
-	began   int64 // when the answer's numbers are from
 	failure failure
-	retry   int64 // throttled: not before
-	done    int8  // of apply and answer, what is over
+	done    int8 // of apply and answer, what is over
 	applies bool
 	life    uint32 // of the sender
 	job     *queue.Request
@@ -156,6 +152,5 @@ func (m *market) apply(rq *request) {
 		default:
 			c.shown = it.quantity
 		}
-		c.last = rq.sentAt
 	}
 }

@@ -17,7 +17,6 @@ type poller struct {
 	said  []int32
 	read  []int
 	heard []logged
-	tries []int
 }
 
 func newPoller(w *world) *poller {

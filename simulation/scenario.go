@@ -55,8 +55,6 @@ type move struct {
 // span is a stretch of time.
 type span struct{ from, to int64 }
 
-func (s span) has(t int64) bool { return t >= s.from && t < s.to }
-
 func inside(spans []span, t int64) bool {
 	for _, s := range spans {
 		if t >= s.from && t < s.to {
@@ -128,8 +126,6 @@ const (
 	pusher
 	services
 )
-
-var serviceNames = [services]string{"ingest", "projector", "allocator", "pusher"}
 
 func newScenario(c *Config, seed uint64) *scenario {
 	s := &scenario{seed: seed, end: opening + c.Hours*hour, shops: make([]shop, c.Channels), lines: make([]line, c.SKUs)}

@@ -390,7 +390,7 @@ func (s *Setting) Key() string {
 	case s.Location != nil:
 		return "location/" + s.Location.ID
 	case s.Policy != nil:
-		return "policy/" + catalog.IntakePolicy
+		return "policy/" + s.Policy.ID
 	default:
 		return "rule/" + s.Rule.ID
 	}
@@ -427,7 +427,7 @@ func (c *Codec) AppendSetting(dst []byte, s *Setting) []byte {
 			Rounding: r.Rounding, Share: r.Share, Floor: (*int64)(r.Floor),
 		}}
 	case s.Policy != nil:
-		m.Kind, m.Id = "policy", catalog.IntakePolicy
+		m.Kind, m.Id = "policy", s.Policy.ID
 		m.Spec = &onhandv1.Setting_Policy{Policy: &onhandv1.IntakePolicy{UnknownSkus: verdict(s.Policy.RejectSKUs), UnknownLocations: verdict(s.Policy.RejectLocations)}}
 	}
 	return c.appendMessage(dst, "Setting", &m)
@@ -471,7 +471,7 @@ func DecodeSetting(value []byte) (*Setting, error) {
 			s.Rule.Match = catalog.Match{Channel: w.Channel, SKU: w.Sku, Brand: w.Brand, Category: w.Category}
 		}
 	case *onhandv1.Setting_Policy:
-		s.Policy = &catalog.Policy{RejectSKUs: spec.Policy.UnknownSkus == reject, RejectLocations: spec.Policy.UnknownLocations == reject}
+		s.Policy = &catalog.Policy{ID: m.Id, RejectSKUs: spec.Policy.UnknownSkus == reject, RejectLocations: spec.Policy.UnknownLocations == reject}
 	default:
 		return nil, fmt.Errorf("decode setting %s/%s: it holds no kind this version knows", m.Kind, m.Id)
 	}

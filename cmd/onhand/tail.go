@@ -23,7 +23,6 @@ import (
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/schemas"
 	_ "github.com/onhand/onhand/schemas/gen/onhand/v1" // the messages, by name
-	"github.com/onhand/onhand/topics"
 )
 
 // tailFlags is what tail and rejected list share.
@@ -45,30 +44,6 @@ type tailCmd struct {
 // Run follows the topic.
 func (c *tailCmd) Run(ctx context.Context, s streams) error {
 	return c.follow(ctx, s.out, c.Topic, view)
-}
-
-type rejectedCmd struct {
-	List rejectedListCmd `cmd:"" help:"List the records of stock.rejected, oldest first."`
-}
-
-type rejectedListCmd struct {
-	target
-	kafka.Config `prefix:"kafka-" embed:""`
-	JSON         bool `help:"One JSON object a line."`
-	Count        int  `help:"Stop after this many records." short:"n"`
-}
-
-// Run lists what was rejected.
-func (c *rejectedListCmd) Run(ctx context.Context, s streams) error {
-	f := tailFlags{target: c.target, Config: c.Config, JSON: c.JSON, Count: c.Count, FromBeginning: true, NoFollow: true}
-	return f.follow(ctx, s.out, schemas.StockRejected, func(r *kgo.Record) (string, error) {
-		x, err := topics.DecodeRejected(r.Value)
-		if err != nil {
-			return "", err
-		}
-		return fmt.Sprintf("%s %s %s %s\n  %s\n  key %q value %s", time.UnixMicro(x.At).UTC().Format(time.RFC3339), topics.RejectedID(x), x.RejectedBy, x.Reason, x.Detail, x.Key,
-			printable(x.Value)), nil
-	})
 }
 
 // printable is bytes for people: text as it is, anything else quoted, and cut where it is long.

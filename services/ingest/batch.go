@@ -131,6 +131,9 @@ func readOrder(c *call, src string, _ int) (unit, *problem.Details) {
 	if fields = intake.CheckSales(events, &c.lim); len(fields) > 0 {
 		return unit{id: o.ID}, invalid(fields)
 	}
+	if fields = c.unknown(events, true); len(fields) > 0 {
+		return unit{id: o.ID}, invalid(fields)
+	}
 	codec := c.s.deps.Codec
 	u.records = make([]*kgo.Record, 0, 1+len(o.Lines))
 	u.records = append(u.records, topics.Record(schemas.Orders, o.ID, codec.AppendOrder(nil, o)))
@@ -172,6 +175,11 @@ func readEvent(c *call, src string, index int) (unit, *problem.Details) {
 	}
 	u := unit{id: strings.Clone(e.ID), channel: e.Channel, events: 1, identity: maphash.String(c.s.seed, e.ID), sum: maphash.Comparable(c.s.seed, e)}
 	e.ReceivedAt = c.lim.Now.UnixMicro()
+	one := [1]event.Event{e}
+	if fields = c.unknown(one[:], false); len(fields) > 0 {
+		return unit{id: e.ID}, invalid(fields)
+	}
+	e.Checked = true
 	u.records = []*kgo.Record{c.s.deps.Codec.EventRecord(&e)}
 	return u, nil
 }
@@ -397,7 +405,7 @@ func (c *call) count(fault *problem.Details) {
 func reason(d *problem.Details) string {
 	if len(d.Errors) > 0 && d.Errors[0].Code != "" && d.Status == http.StatusUnprocessableEntity {
 		switch c := d.Errors[0].Code; c {
-		case "unknown_kind", "absurd_quantity", "unknown_field", "required":
+		case "unknown_kind", "unknown_sku", "unknown_location", "absurd_quantity", "unknown_field", "required":
 			return c
 		}
 	}

@@ -37,7 +37,7 @@ const (
 
 // Change is one entry of the catalog and what became of it.
 type Change struct {
-	Kind   string `json:"kind" enum:"channel,location,rule,listing" doc:"Kind of entry."`
+	Kind   string `json:"kind" enum:"channel,location,rule,policy,listing" doc:"Kind of entry."`
 	ID     string `json:"id" doc:"Id of the entry; a listing's is its SKU."`
 	Action Action `json:"action" enum:"created,updated,unchanged,deleted" doc:"What became of it."`
 
@@ -72,6 +72,7 @@ func (s *Service) current(ctx context.Context) (*current, *problem.Details) {
 	}
 	c := &current{Settings: *s.deps.Catalog.Settings(), listings: map[string]*catalog.Listing{}}
 	c.Channels, c.Locations, c.Rules = maps.Clone(c.Channels), maps.Clone(c.Locations), maps.Clone(c.Rules)
+	c.Policies = maps.Clone(c.Policies)
 	s.deps.Catalog.Listings(func(l *catalog.Listing) bool {
 		c.listings[l.SKU] = l
 		return true
@@ -179,6 +180,8 @@ func (s *Service) compare(now *current, file *catalogfile.File, prune bool, who 
 		func(l *catalog.Location) *kgo.Record { return setting(topics.Setting{Location: l}) })
 	out = differences(out, "rule", now.Rules, d.Rules, prune4("rules"), func(r *catalog.Rule) string { return r.ID },
 		func(r *catalog.Rule) *kgo.Record { return setting(topics.Setting{Rule: r}) })
+	out = differences(out, "policy", now.Policies, d.Policies, prune4("policies"), func(p *catalog.Policy) string { return p.ID },
+		func(p *catalog.Policy) *kgo.Record { return setting(topics.Setting{Policy: p}) })
 	return differences(out, "listing", now.listings, d.Listings, prune4("listings"), func(l *catalog.Listing) string { return l.SKU },
 		func(l *catalog.Listing) *kgo.Record {
 			return topics.Record(schemas.CatalogListings, l.SKU, codec.AppendListing(nil, l, at, who))
@@ -373,7 +376,7 @@ func (s *Service) inForce(ctx context.Context, changes []Change) {
 
 // kinds of entries, in the singular and as the sections are called.
 var kinds = map[string]string{
-	"channel": "channel", "channels": "channel", "location": "location", "locations": "location", "rule": "rule", "rules": "rule",
+	"channel": "channel", "channels": "channel", "location": "location", "locations": "location", "rule": "rule", "rules": "rule", "policy": "policy", "policies": "policy",
 	"listing": "listing", "listings": "listing",
 }
 
@@ -410,6 +413,8 @@ func (s *Service) deleteCatalog(w http.ResponseWriter, r *http.Request) {
 		ok = take(now.Locations, id)
 	case "rule":
 		ok = take(now.Rules, id)
+	case "policy":
+		ok = take(now.Policies, id)
 	default:
 		ok = take(now.listings, id)
 	}
@@ -450,6 +455,9 @@ func (s *Service) getCatalog(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, x := range now.Rules {
 		d.Rules = append(d.Rules, *x)
+	}
+	for _, p := range now.Policies {
+		d.Policies = append(d.Policies, *p)
 	}
 	for _, l := range now.listings {
 		d.Listings = append(d.Listings, *l)

@@ -220,7 +220,7 @@ func (s *Service) describe(r chi.Router) huma.API {
 	s.route(api, apikey.Admin, huma.Operation{
 		OperationID: "delete-catalog-entry", Method: http.MethodDelete, Path: "/v1/catalog/{kind}/{id}", Summary: "Delete a setting", Tags: []string{"Settings"},
 		Parameters: []*huma.Param{
-			{Name: "kind", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"channels", "locations", "rules", "listings"}}},
+			{Name: "kind", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString, Enum: []any{"channels", "locations", "rules", "policies", "listings"}}},
 			{Name: "id", In: "path", Required: true, Description: "Id of the entry; a listing's is its SKU.", Schema: text}, dry,
 		},
 		Responses: with(problems(problem.Details{}, map[string]string{

@@ -31,6 +31,7 @@ type Config struct {
 	CountWindow time.Duration `help:"How far back a stock count may speak of when stock moved since." default:"48h" env:"LEDGER_COUNT_WINDOW"`
 	OpenWindow  time.Duration `help:"How long an order line, reservation or purchase order that stays open is remembered." default:"9600h" env:"LEDGER_OPEN_WINDOW"`
 	MaxQuantity int64         `help:"Larger quantities are rejected as absurd." default:"10000000" env:"LEDGER_MAX_QUANTITY"`
+	CheckedFrom time.Time     `help:"Events appended from this moment on (RFC 3339) are rejected unless they came through ingest, which holds them against the catalog; never without it. Another moment makes the ledger fold anew." env:"LEDGER_CHECKED_FROM"`
 	BatchEvents int           `help:"Most events in one step." default:"32768" env:"LEDGER_BATCH_EVENTS"`
 	BatchSKUs   int           `name:"batch-skus" help:"Most SKUs that one step changes." default:"4096" env:"LEDGER_BATCH_SKUS"`
 	BatchLimit  int           `help:"Most SKUs in one request to the availability API." default:"5000" env:"LEDGER_BATCH_LIMIT"`
@@ -82,7 +83,7 @@ func (c Config) Validate() error {
 
 // Options is the settings that the fold depends on.
 func (c Config) Options() ledger.Options {
-	return ledger.Options{Window: c.Window, CountWindow: c.CountWindow, OpenWindow: c.OpenWindow, MaxQuantity: ledger.Units(c.MaxQuantity)}
+	return ledger.Options{Window: c.Window, CountWindow: c.CountWindow, OpenWindow: c.OpenWindow, MaxQuantity: ledger.Units(c.MaxQuantity), CheckedFrom: c.CheckedFrom}
 }
 
 // Deps is what the service works with. The caller closes Redis.

@@ -125,10 +125,11 @@ type Listing struct {
 // IntakePolicy is the id of the one setting of kind policy.
 const IntakePolicy = "intake"
 
-// Policy says what becomes of input that names what the catalog does not know. The zero value accepts it.
+// Policy says what becomes of input that names what the catalog does not know. Without one, it is accepted.
 type Policy struct {
-	RejectSKUs      bool // without a listing
-	RejectLocations bool // without a setting
+	ID              string // IntakePolicy
+	RejectSKUs      bool   // without a listing
+	RejectLocations bool   // without a setting
 }
 
 // Settings is the whole small catalog: every service holds all of it. Maps are by id.
@@ -137,5 +138,13 @@ type Settings struct {
 	Channels  map[string]*Channel
 	Locations map[string]*Location
 	Rules     map[string]*Rule
-	Policy    Policy
+	Policies  map[string]*Policy
+}
+
+// Intake is the policy for what comes in.
+func (s *Settings) Intake() Policy {
+	if p := s.Policies[IntakePolicy]; p != nil {
+		return *p
+	}
+	return Policy{ID: IntakePolicy}
 }

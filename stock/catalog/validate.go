@@ -54,6 +54,7 @@ type Document struct {
 	Locations []Location
 	Rules     []Rule
 	Listings  []Listing
+	Policies  []Policy
 }
 
 // Validate returns every fault of the document, in its order; none means it may be applied. Ids that the document does not define are looked up
@@ -71,6 +72,14 @@ func (d *Document) Validate(base *Settings) []Fault {
 		p := fmt.Sprintf("locations[%d]", i)
 		c.once(seen, p, "location", d.Locations[i].ID, "locations", i)
 		c.location(p, &d.Locations[i])
+	}
+	clear(seen)
+	for i := range d.Policies {
+		p := fmt.Sprintf("policies[%d]", i)
+		c.once(seen, p, "policy", d.Policies[i].ID, "policies", i)
+		if d.Policies[i].ID != IntakePolicy {
+			c.add(p+".id", "policy %q: there is one policy, and it is called %s", d.Policies[i].ID, IntakePolicy)
+		}
 	}
 	clear(seen)
 	for i := range d.Rules {

@@ -13,6 +13,7 @@ const (
 	ReasonInvalid        = "invalid"         // a field is missing, empty or malformed
 	ReasonAbsurdQuantity = "absurd_quantity" // beyond Options.MaxQuantity
 	ReasonCountTooOld    = "count_too_old"   // what moved since the count is no longer known
+	ReasonUnchecked      = "unchecked"       // not from ingest, and Options.CheckedFrom is past
 	ReasonTooMany        = "too_many"        // more locations or channels than a partition can tell apart
 )
 

@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -24,6 +25,7 @@ type Options struct {
 	CountWindow time.Duration // how far back a count may speak of when stock moved since; at most Window
 	OpenWindow  time.Duration // how long an order line, reservation or purchase order that stays open is remembered
 	MaxQuantity Units         // larger quantities are rejected as absurd
+	CheckedFrom time.Time     // events appended from then on are rejected unless ingest has checked them; zero for never
 }
 
 // Validate reports every fault of the options.
@@ -53,14 +55,26 @@ const rules = 2
 // String names the rules and the options: stored state that was folded by others is of no use.
 func (o Options) String() string {
 	o = o.withDefaults()
-	return fmt.Sprintf("rules=%d window=%s count=%s open=%s max=%d", rules, o.Window, o.CountWindow, o.OpenWindow, o.MaxQuantity)
+	s := fmt.Sprintf("rules=%d window=%s count=%s open=%s max=%d", rules, o.Window, o.CountWindow, o.OpenWindow, o.MaxQuantity)
+	if !o.CheckedFrom.IsZero() {
+		s += checkedFrom + o.CheckedFrom.UTC().Format(time.RFC3339Nano)
+	}
+	return s
 }
+
+const checkedFrom = " checked_from="
 
 // ParseOptions reads what String wrote.
 func ParseOptions(s string) (Options, error) {
 	var o Options
 	var window, count, open string
 	var by int
+	if _, at, ok := strings.Cut(s, checkedFrom); ok {
+		var err error
+		if o.CheckedFrom, err = time.Parse(time.RFC3339Nano, at); err != nil {
+			return Options{}, fmt.Errorf("fold options %q: %w", s, err)
+		}
+	}
 	if _, err := fmt.Sscanf(s, "rules=%d window=%s count=%s open=%s max=%d", &by, &window, &count, &open, &o.MaxQuantity); err != nil {
 		return Options{}, fmt.Errorf("fold options %q: %w", s, err)
 	}

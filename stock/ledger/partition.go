@@ -165,6 +165,10 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 	if e.Kind == event.OrderWatermarkPassed {
 		return Result{Outcome: Passed}
 	}
+	if !e.Checked && !p.opt.CheckedFrom.IsZero() && at >= p.opt.CheckedFrom.UnixMicro() {
+		return Result{Outcome: Rejected, Fault: Fault{ReasonUnchecked, "checked",
+			fmt.Sprintf("%s: it was not written by ingest, which holds events against the catalog: send it through the API", e.ID)}}
+	}
 	if !p.locations.room(e.Location) || !p.locations.room(e.ToLocation) || !p.channels.room(e.Channel) {
 		return Result{Outcome: Rejected, Fault: Fault{ReasonTooMany, "",
 			fmt.Sprintf("%s: it names one location or channel more than the %d a partition can hold: are these names, or ids made up for each event?", e.ID, maxNames-2)}}

@@ -48,7 +48,7 @@ func New(cfg kafka.Config, log *slog.Logger) (*View, error) {
 	}
 	v := &View{client: client, log: log, ready: make(chan struct{}), listings: make(map[string]*catalog.Listing)}
 	v.settings.Store(&catalog.Settings{
-		Channels: map[string]*catalog.Channel{}, Locations: map[string]*catalog.Location{}, Rules: map[string]*catalog.Rule{},
+		Channels: map[string]*catalog.Channel{}, Locations: map[string]*catalog.Location{}, Rules: map[string]*catalog.Rule{}, Policies: map[string]*catalog.Policy{},
 	})
 	return v, nil
 }
@@ -206,10 +206,7 @@ func (v *View) apply(r *kgo.Record, next *catalog.Settings, change *Change) erro
 	case "rule":
 		next.Rules = with(next.Rules, id, s.Rule)
 	case "policy":
-		next.Policy = catalog.Policy{}
-		if s.Policy != nil {
-			next.Policy = *s.Policy
-		}
+		next.Policies = with(next.Policies, id, s.Policy)
 	default:
 		return fmt.Errorf("setting kind %q is not known to this version", kind)
 	}
