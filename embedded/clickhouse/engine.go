@@ -175,8 +175,8 @@ func start(cfg Config, lib *binding) (*Engine, error) {
 // writeSettings writes the engine's configuration. It is made anew on every
 // start: the directory belongs to us. Caches and pools are small, since this
 // engine shares a machine with everything else, and rows are merged as rarely:
-// eight parts at a time, and into files of their own per column only when parts
-// are large. The functions that reach files, the network or other programs are
+// eight parts at a time, none beyond 64 MB, and with a file per column only where
+// parts are larger than an insert. The functions that reach files, the network or other programs are
 // not granted.
 func writeSettings(cfg Config) error {
 	users := filepath.Join(cfg.Dir, "users.xml")
@@ -205,7 +205,8 @@ func writeSettings(cfg Config) error {
   <max_io_thread_pool_free_size>0</max_io_thread_pool_free_size>
   <merge_tree>
     <min_parts_to_merge_at_once>8</min_parts_to_merge_at_once>
-    <min_bytes_for_wide_part>134217728</min_bytes_for_wide_part>
+    <max_bytes_to_merge_at_max_space_in_pool>67108864</max_bytes_to_merge_at_max_space_in_pool>
+    <min_bytes_for_wide_part>33554432</min_bytes_for_wide_part>
   </merge_tree>
 </clickhouse>
 `, path.String(), cfg.Memory)
