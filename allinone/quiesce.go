@@ -58,6 +58,9 @@ func (p *Process) idle(of func(service string) bool) bool {
 			return false
 		}
 	}
+	if p.Allocator != nil && p.Allocator.Stats().Open > 0 { // granted writes whose results it has not taken in: more may follow from them
+		return false
+	}
 	return p.Pusher == nil || p.Pusher.Stats().Doubtful == 0
 }
 

@@ -203,6 +203,9 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 	if c.Demo { // a replay packs hours into seconds: what is on its way then looks like drift, and a repair would put sold units back
 		cfg.Pusher.DriftSample, cfg.Pusher.DriftGrace = 0, time.Millisecond
 	}
+	if len(u.parts.kafka.Brokers) > 0 && !slices.Contains(c.External, "kafka") {
+		cfg.Allocator.Instance = "up" // the only one there can be: a restart ends at once what it left half written
+	}
 	cfg.Ingest.RequestsPerSecond = 0 // one user, this machine's
 	cfg.Analytics.ClickHouse.URL = u.parts.clickhouse
 	cfg.Analytics.FlushInterval = 500 * time.Millisecond // somebody watches
