@@ -363,6 +363,11 @@ func parseSKU(sku string, fields map[string]string) (*ledger.Stored, error) {
 	if err := parseLast(fields["last"], st); err != nil {
 		return nil, err
 	}
+	for _, f := range [...]string{"version", "available", "unassigned"} {
+		if _, ok := fields[f]; !ok {
+			return nil, fmt.Errorf("SKU %s: field %s is missing", sku, f)
+		}
+	}
 	for f, text := range fields {
 		var to *int64
 		switch f {
