@@ -28,7 +28,7 @@ require (
 
 require github.com/rogpeppe/go-internal v1.16.0 // testscript: the command as its users run it
 
-require github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c
+require github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // Kafka in tests
 
 require (
 	github.com/ClickHouse/ch-go v0.74.0 // indirect

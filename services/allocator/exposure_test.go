@@ -271,7 +271,7 @@ func TestStrictDay(t *testing.T) {
 	defer stop()
 	s := b.start()
 	w.hear()
-	b.until("stock on sale", func() bool { w.hear(); _, _, shown, _ := w.totals(); return shown > 300 })
+	b.until("stock on sale", func() bool { w.hear(); _, _, shown, _ := w.totals(); return shown > 180 })
 	for round := 0; ; round++ {
 		w.sell(60)
 		if round%3 == 2 { // with writes under way, or reported and not taken in
@@ -344,7 +344,7 @@ func TestSleeperIsShutOut(t *testing.T) {
 	first, stopFirst := b.launch(allocator.DefaultConfig())
 	defer stopFirst()
 	b.until("the first", func() bool { return first.Ready(context.Background()) == nil })
-	b.until("stock on sale", func() bool { w.hear(); _, _, shown, _ := w.totals(); return shown > 300 })
+	b.until("stock on sale", func() bool { w.hear(); _, _, shown, _ := w.totals(); return shown > 180 })
 	sleeping.Store(true)
 	w.sell(60)
 	w.hear()
