@@ -134,8 +134,7 @@ func (r rejection) shown() rejectedShown {
 
 // Run lists what was rejected.
 func (c *rejectedListCmd) Run(ctx context.Context, s streams) error {
-	t := tailFlags{target: c.target, Config: c.Config}
-	all, unreadable, err := readRejected(ctx, t.brokers())
+	all, unreadable, err := readRejected(ctx, brokersOf(c.target, c.Config))
 	if err != nil {
 		return err
 	}
@@ -183,8 +182,7 @@ func (c *rejectedRetryCmd) Run(ctx context.Context, s streams) error {
 	if len(c.ID) == 0 && c.Reason == "" && !c.All {
 		return errors.New("say which: --id, --reason or --all")
 	}
-	t := tailFlags{target: c.target, Config: c.Config}
-	conf := t.brokers()
+	conf := brokersOf(c.target, c.Config)
 	all, _, err := readRejected(ctx, conf)
 	if err != nil {
 		return err
