@@ -462,7 +462,8 @@ func (u *running) runReplay(ctx context.Context) error {
 	if err := u.markets.Drain(ctx); err != nil {
 		return err
 	}
-	if err := u.process.Quiesce(ctx); err != nil {
+	cleared, err := u.audit(ctx)
+	if err != nil {
 		return err
 	}
 	result, err := u.reconcile(ctx, saved.State.Tally)
@@ -474,6 +475,9 @@ func (u *running) runReplay(ctx context.Context) error {
 		return err
 	}
 	leftOut(&text, data, saved.State.Tally)
+	if cleared > 0 {
+		_, _ = fmt.Fprintf(&text, "shown numbers that were looked at once all was quiet, and set right: %s (sales that crossed a write cannot be placed before or after it)\n", group(cleared))
+	}
 	if err := result.Print(&text, group); err != nil {
 		return err
 	}
@@ -486,6 +490,19 @@ func (u *running) runReplay(ctx context.Context) error {
 		return &exitError{1, "onhand: the sums differ; see the table above"}
 	}
 	return nil
+}
+
+// audit waits until all is quiet, has every shown number compared with its target, and waits for what that set right: how many there were.
+func (u *running) audit(ctx context.Context) (cleared int64, err error) {
+	if err := u.process.Quiesce(ctx); err != nil || u.process.Pusher == nil {
+		return 0, err
+	}
+	before := u.process.Pusher.Stats().Cleared
+	u.process.Pusher.Audit()
+	if err := u.process.Quiesce(ctx); err != nil {
+		return 0, err
+	}
+	return u.process.Pusher.Stats().Cleared - before, nil
 }
 
 // leftOut names what is in the file and not in the sums.

@@ -651,6 +651,38 @@ func TestDriftIsRepairedAndToldOnce(t *testing.T) {
 	}
 }
 
+// TestAuditSetsAllRight has what differs set right at once, although nothing is sampled otherwise, and without an alert.
+func TestAuditSetsAllRight(t *testing.T) {
+	for _, op := range []catalog.Operation{catalog.Absolute, catalog.Delta, catalog.CompareAndSet} {
+		inBubble(t, func(t *testing.T) {
+			r := newRig(still(), catalog.Channel{Operation: op})
+			defer r.stop()
+			for i := range 20 {
+				r.target(fmt.Sprint("s", i), 10, 1, 0)
+			}
+			r.settle(t)
+			r.mu.Lock()
+			r.shown["s3"], r.shown["s4"] = 12, 0
+			r.mu.Unlock()
+			r.account.mu.Lock()
+			r.account.queue.Audit(time.Now())
+			if n := r.account.queue.State().Doubtful; n != 20 {
+				t.Errorf("%d: %d to be looked at; want all 20", op, n)
+			}
+			r.account.mu.Unlock()
+			r.account.nudge()
+			pass(2 * r.account.cfg.DriftGrace)
+			r.settle(t)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			st := r.account.queue.State()
+			if r.shown["s3"] != 10 || r.shown["s4"] != 10 || st.Cleared != 2 || st.Doubtful != 0 || len(r.alerts) != 0 {
+				t.Errorf("%d: shows %d and %d, %d cleared, %d doubtful, alerts %v", op, r.shown["s3"], r.shown["s4"], st.Cleared, st.Doubtful, r.alerts)
+			}
+		})
+	}
+}
+
 func TestWithdrawnShowsNothingAndIsForgotten(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRig(still(), catalog.Channel{Operation: catalog.CompareAndSet})

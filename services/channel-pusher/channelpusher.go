@@ -734,6 +734,17 @@ func (s *Service) alert(a alert.Alert) {
 	})
 }
 
+// Audit has every SKU compared with what its channel shows, and what differs set right; Stats counts as Doubtful those that are still to be compared. It is
+// for a moment at which no sale is on its way to Onhand.
+func (s *Service) Audit() {
+	for _, a := range s.all() {
+		a.mu.Lock()
+		a.queue.Audit(time.Now())
+		a.mu.Unlock()
+		a.nudge()
+	}
+}
+
 // Ready is nil when the catalog is read and the group is joined.
 func (s *Service) Ready(ctx context.Context) error {
 	if err := s.deps.Catalog.WaitReady(ctx); err != nil {

@@ -472,6 +472,7 @@ func (q *Queue) finishSample(j *Request, got []adapter.Shown, now time.Time) {
 		}
 		if it.doubtful { // of our own making: nobody edited anything
 			q.certain(it)
+			q.stats.Cleared++
 			q.repair(it, got[i].Quantity, now)
 			continue
 		}

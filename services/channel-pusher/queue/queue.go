@@ -75,6 +75,7 @@ type Counts struct {
 	Throttled  int64 // requests that the channel refused for their number
 	Sampled    int64 // items compared with what the channel shows
 	Drift      int64 // of these, found to differ and repaired
+	Cleared    int64 // of these, were in doubt here, and were found to differ and repaired: nobody edited anything
 }
 
 // Add adds o's counts.
@@ -90,6 +91,7 @@ func (c *Counts) Add(o *Counts) {
 	c.Throttled += o.Throttled
 	c.Sampled += o.Sampled
 	c.Drift += o.Drift
+	c.Cleared += o.Cleared
 }
 
 // State is a queue at a moment.

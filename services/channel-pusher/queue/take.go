@@ -284,6 +284,27 @@ func (q *Queue) doubt(it *item, now time.Time) {
 	}
 }
 
+// Audit has each SKU that is not under books compared with what the channel shows as soon as nothing is queued for it. Call it when no sale is on its way: one
+// that is looks like a difference. Until all have been compared, State counts them as doubtful.
+func (q *Queue) Audit(now time.Time) {
+	if !q.writable || !q.caps.ReadBack {
+		return
+	}
+	for _, it := range q.ring {
+		if it.gone || it.target.write != nil {
+			continue
+		}
+		if !it.doubtful {
+			it.doubtful = true
+			q.doubtful++
+		}
+		if it.lookAt.IsZero() {
+			it.lookAt = now
+			q.looks = append(q.looks, it)
+		}
+	}
+}
+
 func (q *Queue) certain(it *item) {
 	if it.doubtful {
 		it.doubtful = false
