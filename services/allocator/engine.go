@@ -156,7 +156,7 @@ func (e *engine) restore(p *partition, t *allocation.Target) {
 // level takes in a level. It returns false, and changes nothing, when the level is not newer than what is known.
 func (e *engine) level(p *partition, l *ledger.Level) bool {
 	s := p.sku(l.SKU)
-	if s.known && (l.Generation < s.generation || l.Generation == s.generation && l.Version <= s.version) {
+	if s.known && l.Version <= s.version && l.Generation <= s.generation { // a ledger folded anew after Redis lost it counts generations anew, and versions not
 		return false
 	}
 	if l.Generation > s.generation { // a rebuilt ledger: its versions count anew

@@ -79,7 +79,7 @@ func TestVerifyFindsAnySingleMutatedField(t *testing.T) {
 		}
 		return found, behind
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; {
 		if found, behind := verify(); len(found) > 0 {
 			t.Fatal(found[0])
 		} else if !behind {
@@ -88,6 +88,7 @@ func TestVerifyFindsAnySingleMutatedField(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the ledger does not catch up")
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 	stop()
 	if err := <-done; err != nil {

@@ -170,7 +170,7 @@ func (b *build) readLevels(ctx context.Context) (map[string]*ledger.Level, error
 			bad = errors.Join(bad, fmt.Errorf("%s partition %d offset %d: %w", schemas.StockLevels, r.Partition, r.Offset, err))
 			return
 		}
-		if have := levels[l.SKU]; have == nil || have.Generation < l.Generation || have.Generation == l.Generation && have.Version <= l.Version {
+		if have := levels[l.SKU]; have == nil || have.Version <= l.Version || have.Generation < l.Generation {
 			levels[l.SKU] = l
 		}
 	})

@@ -393,9 +393,10 @@ func TestLevelsSpareTheOldLog(t *testing.T) {
 
 func eventually(t *testing.T, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !f(); {
 		if time.Now().After(deadline) {
 			t.Fatal("it does not happen")
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
