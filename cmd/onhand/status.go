@@ -190,6 +190,7 @@ type availability struct {
 type targetsOf struct {
 	Guarantee string     `json:"guarantee"`
 	Phase     string     `json:"phase"`
+	Hindrance string     `json:"hindrance"`
 	Threshold *int64     `json:"threshold"`
 	Room      *int64     `json:"room"`
 	Targets   []targetOf `json:"targets"`
@@ -225,6 +226,8 @@ func (t *targetsOf) kept() string {
 			return "; exposure is kept in books, with room for " + group(*t.Room) + " more"
 		}
 		return "; exposure is kept in books, and not known yet at every channel"
+	case t.Hindrance != "":
+		return "; exposure cannot be kept in books: " + t.Hindrance
 	case t.Guarantee == "adaptive" && t.Threshold != nil:
 		return "; exposure is kept in books at " + group(*t.Threshold) + " or less"
 	}

@@ -21,6 +21,7 @@ type Answer struct {
 	SettingsVersion int64             `json:"settings_version"`
 	Guarantee       string            `json:"guarantee"`           // that the rules ask for: pooled, adaptive or strict
 	Phase           string            `json:"phase"`               // how exposure is kept now: pooled, strict or leaving
+	Hindrance       string            `json:"hindrance,omitempty"` // why exposure is not kept in books where adaptive would have it
 	Threshold       *allocation.Units `json:"threshold,omitempty"` // adaptive and pooled: at or below it exposure is kept in books
 	Room            *allocation.Units `json:"room,omitempty"`      // kept in books: available less exposure at all channels
 	Targets         []AnsweredTarget  `json:"targets"`             // in order of channel
@@ -134,6 +135,7 @@ func (e *engine) answer(a *Answer, s *sku, now int64) {
 	e.fill(s.of, now)
 	e.escrowInput(s, rules, now)
 	if rules.Guarantee == allocation.Adaptive && !kept {
+		a.Hindrance = s.hindrance
 		t := e.decider.Threshold(s.books, &e.in)
 		a.Threshold = &t
 	}

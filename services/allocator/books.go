@@ -228,9 +228,13 @@ func (e *engine) byBooks(s *sku, rules *allocation.Rules, now int64) bool {
 		return was != escrow.Pooled
 	}
 	e.escrowInput(s, rules, now)
+	quiet := s.books.Quiet(&e.in)
 	d := e.decider.Decide(s.books, &e.in)
 	if s.wake = d.Wake; s.wake > 0 {
 		heap.Push(&e.wakes, wake{s.wake, s})
+	}
+	if !quiet {
+		s.hindrance = d.Hindrance
 	}
 	for _, a := range d.Alerts {
 		e.raised = append(e.raised, raised{s, a})

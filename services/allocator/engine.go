@@ -68,7 +68,9 @@ type sku struct {
 	books    *escrow.SKU
 	stored   bool  // its books are in exposure.books
 	relisted int64 // times that its listing changed
-	wake     int64 // to be decided again then, at the latest; 0
+
+	hindrance string // why it is pooled though adaptive and scarce
+	wake      int64  // to be decided again then, at the latest; 0
 }
 
 // counter is what the ledger knows of a channel's sales of the SKU.
