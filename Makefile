@@ -23,7 +23,7 @@ demo: build ## Run the whole system in one process on real input
 	go run ./e2e/testbed/cmd/parts "ClickHouse engine"
 	bin/onhand up
 
-test: parts .tools/schemas.stamp .tools/helm.stamp ## Run every test, all but the days of e2e under the race detector; what CI runs
+test: parts .tools/schemas.stamp .tools/helm.stamp ## Run every test, all but the days and faults of e2e under the race detector; what CI runs
 	@GOWORK=off go -C tools build -o $(TOOLS)/testall ./cmd/testall
 	@$(TOOLS)/testall -race -root $(CURDIR)
 
@@ -35,7 +35,8 @@ lint: .tools/schemas.stamp .tools/lint.stamp ## Check format and code with stric
 bench: parts ## Run the benchmarks; NAME=… runs one. Figures go to bench/out/
 	go run ./bench/cmd/bench $(if $(NAME),--name $(NAME))
 
-soak: build ## Simulate 10 million orders of a seller that never oversells, with every invariant checked; takes hours
+soak: build parts ## Run the ledger through 200 schedules of faults (SCHEDULES=… SEED=…), and simulate 10 million orders, all checked; takes hours
+	FAULT_SCHEDULES=$(or $(SCHEDULES),200) FAULT_SEED=$(SEED) go test -count=1 -v -timeout 24h -run TestSchedules ./e2e/faults
 	bin/onhand simulate --seeds $(or $(SEEDS),1000) --modes $(or $(MODES),strict) --check
 
 generate: .tools/schemas.stamp ## Regenerate code and docs from the schemas; RELEASE=1 also makes these the released ones

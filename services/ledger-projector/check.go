@@ -15,13 +15,17 @@ import (
 	"github.com/onhand/onhand/topics"
 )
 
-// followEvery is how often owners ask whether a rebuild has moved their partitions.
+// followEvery is how often owners ask whether a rebuild has moved their partitions, and whether Redis still has what they stored.
 const followEvery = time.Second
 
 // errMoved has a worker load the generation that a rebuild switched to.
 var errMoved = errors.New("a rebuild has switched the partition over")
 
-// follow wakes workers whose partition was rebuilt. One that has events to store finds out by its fence; this is for those that have none.
+// errLost has a worker load what is left, and fold the rest again.
+var errLost = errors.New("redis has lost what was stored")
+
+// follow wakes workers whose partition was rebuilt, or whose partition Redis has lost or has as it was before. One that has events to store finds out by its
+// fence; this is for those that have none.
 func (s *Service) follow(ctx context.Context) {
 	t := time.NewTicker(followEvery)
 	defer t.Stop()
@@ -32,15 +36,35 @@ func (s *Service) follow(ctx context.Context) {
 		case <-t.C:
 		}
 		for _, w := range s.owned() {
-			g, err := hotview.LiveGeneration(ctx, s.deps.Redis, s.ns, w.partition)
-			if err == nil && int64(g) > w.serving.Load() && w.ready.Load() {
+			if err := s.look(ctx, w); err != nil {
 				select {
-				case w.moved <- struct{}{}:
+				case w.moved <- err:
 				default:
 				}
 			}
 		}
 	}
+}
+
+// look compares what a worker knows to be stored with what Redis has. It returns errMoved or errLost, or nil: also when Redis does not say.
+func (s *Service) look(ctx context.Context, w *worker) error {
+	if !w.ready.Load() {
+		return nil
+	}
+	applied := w.applied.Load()
+	st := hotview.NewStore(s.deps.Redis, s.ns, w.partition, s.id, s.identity)
+	m, err := st.Peek(ctx)
+	if err != nil && !errors.Is(err, hotview.ErrDamaged) {
+		return nil
+	}
+	if int64(st.Generation()) > w.serving.Load() {
+		return errMoved
+	}
+	// Redis was asked later, and may be ahead. It is behind a worker that has just loaded older state too.
+	if (err != nil || m.Offset < applied) && w.applied.Load() >= applied {
+		return errLost
+	}
+	return nil
 }
 
 func (s *Service) owned() []*worker {

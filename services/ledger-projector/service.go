@@ -133,9 +133,10 @@ func (s *Service) identify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.partitions.Store(parts)
 	var stored hotview.Global
 	err = s.retry(ctx, "read the ledger's settings", func() (err error) {
-		stored, err = hotview.OpenGlobal(ctx, s.deps.Redis, s.ns, hotview.Global{Partitions: parts, Dataset: s.identity.Dataset, TopicID: s.identity.TopicID})
+		stored, err = hotview.OpenGlobal(ctx, s.deps.Redis, s.ns, s.global())
 		return err
 	})
 	if err != nil {
@@ -144,8 +145,12 @@ func (s *Service) identify(ctx context.Context) error {
 	if stored.Partitions != parts && stored.TopicID == s.identity.TopicID {
 		return fmt.Errorf("%s has %d partitions and the ledger under %s was folded from %d: a SKU would be in two places; fold into another namespace", schemas.StockEvents, parts, s.ns, stored.Partitions)
 	}
-	s.partitions.Store(parts)
 	return nil
+}
+
+// global is what the service stamps the ledger with.
+func (s *Service) global() hotview.Global {
+	return hotview.Global{Partitions: s.partitions.Load(), Dataset: s.identity.Dataset, TopicID: s.identity.TopicID}
 }
 
 // retry repeats f with growing pauses until it succeeds or ctx ends.

@@ -200,6 +200,9 @@ func (r *rig) check(o ledger.Options) *Fold {
 			r.t.Errorf("redis has %+v\nthe fold is %+v", got[i], want[sku])
 		}
 	}
+	if n, err := r.redis.HGet(context.Background(), "oh:meta", "partitions").Int(); err != nil || n != testPartitions {
+		r.t.Errorf("redis says of %d partitions, %v", n, err)
+	}
 	for p := range int32(testPartitions) {
 		n, _ := r.redis.SCard(context.Background(), fmt.Sprintf("oh:{p%d}:skus", p)).Result()
 		f.partitions[p] = orEmpty(f.partitions[p])
@@ -442,6 +445,8 @@ func TestRedisLosesEverythingWhileRunning(t *testing.T) {
 	mr.FlushAll()
 	r.send(es[600:]...)
 	r.check(opts())
+	mr.FlushAll() // and while nothing comes
+	r.check(opts())
 	s.stop()
 	mr.FlushAll() // and while nobody looks
 	r.start(nil)
@@ -458,6 +463,9 @@ func TestRedisGoesBackInTime(t *testing.T) {
 	snapshot := dump(t, r.redis)
 	r.send(es[500:1000]...)
 	r.check(opts())
+	mr.FlushAll()
+	restore(t, r.redis, snapshot)
+	r.check(opts()) // though nothing comes
 	mr.FlushAll()
 	restore(t, r.redis, snapshot)
 	r.send(es[1000:]...)

@@ -185,9 +185,9 @@ func (w *worker) fold(st *storing) error {
 				t.endSpans(errEmit)
 				return errEmit
 			case <-st.broken:
-			case <-w.moved:
-				t.endSpans(errMoved)
-				return errMoved
+			case err := <-w.moved:
+				t.endSpans(err)
+				return err
 			case <-w.quit:
 			}
 		}

@@ -48,11 +48,11 @@ type worker struct {
 	quitOnce  sync.Once
 
 	ready   atomic.Bool
-	serving atomic.Int64  // generation
-	moved   chan struct{} // has one token when a rebuild has switched over
-	applied atomic.Int64  // last offset that is in Redis
-	end     atomic.Int64  // of the log, as last seen
-	skus    atomic.Int64  // in memory
+	serving atomic.Int64 // generation
+	moved   chan error   // has one when a rebuild has switched over, or Redis has lost what was stored
+	applied atomic.Int64 // last offset that is in Redis
+	end     atomic.Int64 // of the log, as last seen
+	skus    atomic.Int64 // in memory
 
 	mu     sync.Mutex
 	queue  []chunk
@@ -83,7 +83,7 @@ type worker struct {
 
 func newWorker(s *Service, partition int32, start, committed int64) *worker {
 	w := &worker{
-		s: s, partition: partition, committed: committed, done: make(chan struct{}), quit: make(chan struct{}), more: make(chan struct{}, 1), moved: make(chan struct{}, 1),
+		s: s, partition: partition, committed: committed, done: make(chan struct{}), quit: make(chan struct{}), more: make(chan struct{}, 1), moved: make(chan error, 1),
 		next: start, first: true, gap: -1, traced: make(map[string]context.Context),
 	}
 	w.applied.Store(start - 1)
@@ -251,6 +251,11 @@ func (w *worker) load() error {
 		}
 		m = hotview.Meta{Offset: hotview.NoOffset, Emitted: hotview.NoOffset}
 		if w.state, entries, err = w.store.Load(ctx, m, s.cfg.Options()); err != nil {
+			return err
+		}
+	}
+	if m.Offset == hotview.NoOffset { // Redis may have lost what holds for all partitions too
+		if _, err := hotview.OpenGlobal(ctx, s.deps.Redis, s.ns, s.global()); err != nil {
 			return err
 		}
 	}

@@ -56,13 +56,13 @@ func run() int {
 		try(dir, workspace, append(args, flag.Args()...)...)
 	} else {
 		try(filepath.Join(dir, "tools"), []string{"GOWORK=off"}, append(args, "./...")...)
-		// The days of e2e start many processes and compare what each came to rest at: they get the machine to themselves, at full speed.
+		// The days and the faults of e2e start many processes and compare what each came to rest at: they get the machine to themselves, at full speed.
 		packages, err := listed(ctx, dir, workspace)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "testall:", err)
 			return 1
 		}
-		apart := func(pkg string) bool { return strings.HasSuffix(pkg, "/e2e") }
+		apart := func(pkg string) bool { return strings.HasSuffix(pkg, "/e2e") || strings.HasSuffix(pkg, "/e2e/faults") }
 		try(dir, workspace, append(args, slices.DeleteFunc(slices.Clone(packages), apart)...)...)
 		for _, pkg := range packages {
 			if apart(pkg) {
