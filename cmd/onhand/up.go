@@ -61,8 +61,9 @@ type upCmd struct {
 
 func (c *upCmd) isExternal(part string) bool { return slices.Contains(c.External, part) }
 
-// softLimit is the size of Go's memory from which its collector works harder; the ClickHouse engine has a limit of its own.
-const softLimit = 450 << 20
+// softLimit is the size of Go's memory from which its collector works harder: near what is in use, it takes half of the processor. The ClickHouse engine has a
+// limit of its own, and some 240 MB of its library are mapped.
+const softLimit = 580 << 20
 
 // least is the free space below which Onhand does not start, and stops: a full disk must not cut a write short.
 const least = 200 << 20
@@ -211,7 +212,7 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 	cfg.Analytics.FlushInterval = 500 * time.Millisecond // somebody watches
 	if c.Once {
 		cfg.Analytics.FlushInterval = 10 * time.Second // nobody does: large inserts cost the engine a fraction of small ones, which it merges again and again
-		cfg.Analytics.MaxRows = 50_000                 // but what waits for them takes memory
+		cfg.Analytics.MaxRows = 25_000                 // but what waits for them takes memory
 	}
 	deps := allinone.Deps{
 		Kafka: u.parts.kafka, Redis: client, Registry: reg, Telemetry: tel, Keys: keys, ConsoleSecret: []byte(u.key), Version: releaseName(),

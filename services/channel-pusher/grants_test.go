@@ -238,8 +238,9 @@ func (l *line) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		drop(forward())
 		resp = forward()
 	case 7, 8:
-		l.wg.Go(func() {
-			time.Sleep(100 * time.Millisecond) // within the late window
+		l.wg.Add(1)
+		time.AfterFunc(100*time.Millisecond, func() { // within the late window
+			defer l.wg.Done()
 			drop(forward())
 		})
 		reset()

@@ -484,9 +484,11 @@ func TestWatermarksFollowAcknowledgedSales(t *testing.T) {
 
 func wait(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatal("not in time: " + what)
 		}
+		time.Sleep(time.Millisecond)
 	}
 }
