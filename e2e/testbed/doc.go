@@ -1,6 +1,6 @@
 // Package testbed runs the real parts on loopback ports for tests and benchmarks:
 // Apache Kafka, redis-server and the ClickHouse engine, each shared by the tests
-// of one process, and the outside clients kcat, redis-cli and clickhouse-connect.
+// of one process, Redis Cluster too, and the outside clients kcat, redis-cli and clickhouse-connect.
 // It installs what is missing (see Install) and can hurt what it runs: kill,
 // restart, pause.
 //
