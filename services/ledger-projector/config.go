@@ -24,20 +24,24 @@ import (
 
 // Config is the settings of the service.
 type Config struct {
-	Namespace   string        `help:"Prefix of all Redis keys." default:"oh" env:"LEDGER_NAMESPACE"`
-	Group       string        `help:"Consumer group." default:"onhand-ledger-projector" env:"LEDGER_GROUP"`
-	Dataset     string        `help:"Name of the log that the ledger is folded from; empty takes the Kafka cluster's id. Another name makes the ledger fold anew." env:"LEDGER_DATASET"`
-	Window      time.Duration `help:"How long an event id is remembered, so that a repeat counts once." default:"168h" env:"LEDGER_WINDOW"`
-	CountWindow time.Duration `help:"How far back a stock count may speak of when stock moved since." default:"48h" env:"LEDGER_COUNT_WINDOW"`
-	OpenWindow  time.Duration `help:"How long an order line, reservation or purchase order that stays open is remembered." default:"9600h" env:"LEDGER_OPEN_WINDOW"`
-	MaxQuantity int64         `help:"Larger quantities are rejected as absurd." default:"10000000" env:"LEDGER_MAX_QUANTITY"`
-	CheckedFrom time.Time     `help:"Events appended from this moment on (RFC 3339) are rejected unless they came through ingest, which holds them against the catalog; never without it. Another moment makes the ledger fold anew." env:"LEDGER_CHECKED_FROM"`
-	BatchEvents int           `help:"Most events in one step." default:"32768" env:"LEDGER_BATCH_EVENTS"`
-	BatchSKUs   int           `name:"batch-skus" help:"Most SKUs that one step changes." default:"4096" env:"LEDGER_BATCH_SKUS"`
-	BatchLimit  int           `help:"Most SKUs in one request to the availability API." default:"5000" env:"LEDGER_BATCH_LIMIT"`
-	CheckRate   int           `help:"SKUs a second that are compared with the digest of the ledger, in the background; 0 for none." default:"1000" env:"LEDGER_CHECK_RATE"`
-	Session     time.Duration `help:"How long an instance may be silent before its partitions go to another; the broker bounds it." default:"10s" env:"LEDGER_SESSION"`
-	Drain       time.Duration `help:"Longest graceful stop." default:"15s" env:"LEDGER_DRAIN"`
+	Namespace     string        `help:"Prefix of all Redis keys." default:"oh" env:"LEDGER_NAMESPACE"`
+	Group         string        `help:"Consumer group." default:"onhand-ledger-projector" env:"LEDGER_GROUP"`
+	Dataset       string        `help:"Name of the log that the ledger is folded from; empty takes the Kafka cluster's id. Another name makes the ledger fold anew." env:"LEDGER_DATASET"`
+	Window        time.Duration `help:"How long an event id is remembered, so that a repeat counts once." default:"168h" env:"LEDGER_WINDOW"`
+	CountWindow   time.Duration `help:"How far back a stock count may speak of when stock moved since." default:"48h" env:"LEDGER_COUNT_WINDOW"`
+	OpenWindow    time.Duration `help:"How long an order line, reservation or purchase order that stays open is remembered." default:"9600h" env:"LEDGER_OPEN_WINDOW"`
+	MaxQuantity   int64         `help:"Larger quantities are rejected as absurd." default:"10000000" env:"LEDGER_MAX_QUANTITY"`
+	CheckedFrom   time.Time     `help:"Events appended from this moment on (RFC 3339) are rejected unless they came through ingest, which holds them against the catalog; never without it. Another moment makes the ledger fold anew." env:"LEDGER_CHECKED_FROM"`
+	BatchEvents   int           `help:"Most events in one step." default:"32768" env:"LEDGER_BATCH_EVENTS"`
+	BatchSKUs     int           `name:"batch-skus" help:"Most SKUs that one step changes." default:"4096" env:"LEDGER_BATCH_SKUS"`
+	BatchLimit    int           `help:"Most SKUs in one request to the availability API." default:"5000" env:"LEDGER_BATCH_LIMIT"`
+	ChangeStreams int           `help:"Most streams of changes at once." default:"256" env:"LEDGER_CHANGE_STREAMS"`
+	ChangeSKUs    int           `name:"change-skus" help:"Most SKUs that one stream of changes may name." default:"1000" env:"LEDGER_CHANGE_SKUS"`
+	ChangePending int           `help:"Most changed SKUs that wait for the reader of one stream before it is dropped as slow." default:"10000" env:"LEDGER_CHANGE_PENDING"`
+	ChangeReplay  int64         `help:"Most records of stock.levels that are read for a stream that resumes; it begins anew beyond." default:"200000" env:"LEDGER_CHANGE_REPLAY"`
+	CheckRate     int           `help:"SKUs a second that are compared with the digest of the ledger, in the background; 0 for none." default:"1000" env:"LEDGER_CHECK_RATE"`
+	Session       time.Duration `help:"How long an instance may be silent before its partitions go to another; the broker bounds it." default:"10s" env:"LEDGER_SESSION"`
+	Drain         time.Duration `help:"Longest graceful stop." default:"15s" env:"LEDGER_DRAIN"`
 }
 
 // DefaultConfig is the settings without any flag.
@@ -45,7 +49,7 @@ func DefaultConfig() Config {
 	return Config{
 		Namespace: "oh", Group: "onhand-ledger-projector", Window: ledger.DefaultWindow, CountWindow: ledger.DefaultCountWindow,
 		OpenWindow: ledger.DefaultOpenWindow, MaxQuantity: int64(ledger.DefaultMaxQuantity), BatchEvents: 32768, BatchSKUs: 4096, BatchLimit: 5000,
-		CheckRate: 1000, Session: 10 * time.Second, Drain: 15 * time.Second,
+		ChangeStreams: 256, ChangeSKUs: 1000, ChangePending: 10_000, ChangeReplay: 200_000, CheckRate: 1000, Session: 10 * time.Second, Drain: 15 * time.Second,
 	}
 }
 
@@ -64,10 +68,14 @@ func (c Config) Validate() error {
 	for _, x := range []struct {
 		name    string
 		v, most int
-	}{{"batch-events", c.BatchEvents, 100_000}, {"batch-skus", c.BatchSKUs, 10_000}, {"batch-limit", c.BatchLimit, 100_000}} {
+	}{{"batch-events", c.BatchEvents, 100_000}, {"batch-skus", c.BatchSKUs, 10_000}, {"batch-limit", c.BatchLimit, 100_000},
+		{"change-streams", c.ChangeStreams, 100_000}, {"change-skus", c.ChangeSKUs, 100_000}, {"change-pending", c.ChangePending, 10_000_000}} {
 		if x.v < 1 || x.v > x.most {
 			errs = append(errs, fmt.Errorf("%s %d: want 1 to %d", x.name, x.v, x.most))
 		}
+	}
+	if c.ChangeReplay < 0 {
+		errs = append(errs, fmt.Errorf("change-replay %d: want 0 or more", c.ChangeReplay))
 	}
 	if c.CheckRate < 0 {
 		errs = append(errs, fmt.Errorf("check-rate %d: want 0 or more", c.CheckRate))

@@ -1,11 +1,15 @@
 package ledgerprojector
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +25,7 @@ import (
 type Availability struct {
 	SKU          string                 `json:"sku"`
 	Version      int64                  `json:"version"`       // grows by one with each event of the SKU
+	Generation   int64                  `json:"generation"`    // of the ledger: a rebuild begins another, in which versions count anew
 	SourceOffset int64                  `json:"source_offset"` // of the last event, in the SKU's partition of stock.events
 	Available    int64                  `json:"available"`     // all locations, less unassigned; of the location when one was asked for
 	Unassigned   int64                  `json:"unassigned"`    // committed with no location yet
@@ -65,7 +70,9 @@ func (s *Service) Routes(r chi.Router) {
 			r.Use(s.deps.Middleware)
 		}
 		r.Get("/v1/availability/{sku}", s.getAvailability)
+		r.Get("/v1/availability", s.getBatch)
 		r.Post("/v1/availability", s.postAvailability)
+		r.Get("/v1/availability/changes", s.getChanges)
 	})
 }
 
@@ -82,28 +89,48 @@ func (s *Service) getAvailability(w http.ResponseWriter, r *http.Request) {
 		unavailable(w, "the ledger is starting: ask again in a moment")
 		return
 	}
-	levels, err := s.levels.Read(r.Context(), []string{sku}, where(n))
+	v, err := s.levels.Read(r.Context(), []string{sku}, where(n))
 	if err != nil {
 		s.readFailed(w, r, err)
 		return
 	}
-	a, known := availability(levels[0], location)
+	for p, offset := range v.Applied {
+		w.Header().Set(viewHeader, fmt.Sprintf("%d@%d", p, offset))
+	}
+	a, known := availability(v.Levels[0], location)
 	switch {
-	case levels[0] == nil:
+	case v.Levels[0] == nil:
 		problem(w, Problem{Title: "Unknown SKU", Status: http.StatusNotFound, Detail: fmt.Sprintf("no event has named SKU %q", sku), Field: "sku"})
 		return
 	case !known:
 		problem(w, Problem{Title: "Unknown location", Status: http.StatusNotFound, Detail: fmt.Sprintf("SKU %q was never at location %q", sku, location), Field: "location"})
 		return
 	}
-	tag := `"` + strconv.FormatInt(a.Version, 10) + `"`
-	w.Header().Set("ETag", tag)
-	w.Header().Set("Cache-Control", "no-cache") // may be kept, must be checked
-	if matches(r.Header.Get("If-None-Match"), tag) {
-		w.WriteHeader(http.StatusNotModified)
-		return
+	if !unchanged(w, r, versionTag(a.Generation, a.Version)) {
+		reply(w, http.StatusOK, "application/json", a)
 	}
-	reply(w, http.StatusOK, "application/json", a)
+}
+
+// viewHeader says how far the ledger was when it was read: partition@offset of stock.events. It moves on with every event of the partition, the ETag only with those
+// of the SKU.
+const viewHeader = "Onhand-View"
+
+func versionTag(generation, version int64) string {
+	if generation == 0 {
+		return `"` + strconv.FormatInt(version, 10) + `"`
+	}
+	return fmt.Sprintf(`"%d.%d"`, generation, version)
+}
+
+// unchanged answers 304 when the client has what the tag stands for.
+func unchanged(w http.ResponseWriter, r *http.Request, tag string) bool {
+	w.Header().Set("ETag", tag)
+	w.Header().Set("Cache-Control", "private, no-cache") // may be kept, must be checked
+	if !matches(r.Header.Get("If-None-Match"), tag) {
+		return false
+	}
+	w.WriteHeader(http.StatusNotModified)
+	return true
 }
 
 // pathSKU is the SKU of the path, whatever it is made of: chi leaves it escaped when the path is.
@@ -113,6 +140,7 @@ func pathSKU(r *http.Request) string {
 }
 
 func matches(header, tag string) bool {
+	tag = strings.TrimPrefix(tag, "W/")
 	for t := range strings.SplitSeq(header, ",") {
 		t = strings.TrimPrefix(strings.TrimSpace(t), "W/")
 		if t == tag || t == "*" {
@@ -132,6 +160,19 @@ type BatchRequest struct {
 type BatchResponse struct {
 	Items   []Availability `json:"items"`
 	Unknown []string       `json:"unknown"` // never named by an event, or never at the location
+	View    []ViewOffset   `json:"view"`    // of each partition that a SKU asked for is in
+}
+
+// ViewOffset says how far a partition of the ledger was when it was read.
+type ViewOffset struct {
+	Partition int32 `json:"partition"`
+	Offset    int64 `json:"offset"` // of stock.events: all events up to it are in the answer, later ones may be; -1 for none
+}
+
+// getBatch is postAvailability for as many SKUs as fit into a URL.
+func (s *Service) getBatch(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	s.batch(w, r, BatchRequest{SKUs: q["sku"], Location: q.Get("location")})
 }
 
 func (s *Service) postAvailability(w http.ResponseWriter, r *http.Request) {
@@ -149,10 +190,15 @@ func (s *Service) postAvailability(w http.ResponseWriter, r *http.Request) {
 		problem(w, Problem{Title: "Body too large", Status: http.StatusRequestEntityTooLarge, Detail: fmt.Sprintf("the body may have %d bytes: ask for fewer SKUs at once", limit)})
 		return
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		problem(w, Problem{Title: "Malformed body", Status: http.StatusBadRequest, Detail: "want {\"skus\": [\"…\"], \"location\": \"…\"}: " + err.Error()})
 		return
+	}
+	s.batch(w, r, req)
+}
+
+func (s *Service) batch(w http.ResponseWriter, r *http.Request, req BatchRequest) {
+	switch {
 	case len(req.SKUs) == 0:
 		problem(w, Problem{Title: "No SKUs", Status: http.StatusUnprocessableEntity, Detail: "name at least one SKU", Field: "skus"})
 		return
@@ -165,13 +211,20 @@ func (s *Service) postAvailability(w http.ResponseWriter, r *http.Request) {
 		unavailable(w, "the ledger is starting: ask again in a moment")
 		return
 	}
-	levels, err := s.levels.Read(r.Context(), req.SKUs, where(n))
+	v, err := s.levels.Read(r.Context(), req.SKUs, where(n))
 	if err != nil {
 		s.readFailed(w, r, err)
 		return
 	}
-	out := BatchResponse{Items: make([]Availability, 0, len(levels)), Unknown: []string{}}
-	for i, l := range levels {
+	if unchanged(w, r, batchTag(req, v.Levels)) {
+		return
+	}
+	out := BatchResponse{Items: make([]Availability, 0, len(v.Levels)), Unknown: []string{}, View: make([]ViewOffset, 0, len(v.Applied))}
+	for p, offset := range v.Applied {
+		out.View = append(out.View, ViewOffset{p, offset})
+	}
+	slices.SortFunc(out.View, func(a, b ViewOffset) int { return cmp.Compare(a.Partition, b.Partition) })
+	for i, l := range v.Levels {
 		if a, ok := availability(l, req.Location); ok {
 			out.Items = append(out.Items, a)
 		} else {
@@ -181,13 +234,29 @@ func (s *Service) postAvailability(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, "application/json", out)
 }
 
+// batchTag is a digest of what was asked and of the versions found. It is weak: the view that the answer tells is not in it.
+func batchTag(req BatchRequest, levels []*ledger.Level) string {
+	h := sha256.New()
+	line := strconv.AppendQuote(nil, req.Location)
+	for i, l := range levels {
+		line = strconv.AppendQuote(append(line, '\n'), req.SKUs[i])
+		if l != nil {
+			line = strconv.AppendInt(append(line, ' '), l.Generation, 10)
+			line = strconv.AppendInt(append(line, ' '), l.Version, 10)
+		}
+		h.Write(line)
+		line = line[:0]
+	}
+	return `W/"` + base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16]) + `"`
+}
+
 // availability is the answer about a level, narrowed to a location when one is named; false when there is none.
 func availability(l *ledger.Level, location string) (Availability, bool) {
 	if l == nil {
 		return Availability{}, false
 	}
 	a := Availability{
-		SKU: l.SKU, Version: l.Version, SourceOffset: l.SourceOffset, Available: int64(l.Available()), Unassigned: int64(l.Unassigned),
+		SKU: l.SKU, Version: l.Version, Generation: l.Generation, SourceOffset: l.SourceOffset, Available: int64(l.Available()), Unassigned: int64(l.Unassigned),
 		Locations: make([]LocationAvailability, 0, len(l.Locations)), Sold: byChannel(l.Sold), Restored: byChannel(l.Restored),
 		LastEvent: LastEvent{ID: l.EventID, Kind: l.EventKind.String(), ReceivedAt: time.UnixMicro(l.ReceivedAt).UTC()},
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/services/ledger-projector/internal/changes"
 	"github.com/onhand/onhand/services/ledger-projector/internal/hotview"
 )
 
@@ -33,6 +34,7 @@ type Service struct {
 	totals  totals
 	ns      hotview.Namespace
 	levels  *hotview.Reader
+	feed    *changes.Hub
 	id      string // of this process, in owner names
 
 	partitions atomic.Int32 // of stock.events; 0 until known
@@ -67,6 +69,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg, deps: deps, log: deps.Telemetry.Log, ns: hotview.Namespace(cfg.Namespace), id: rand.Text()[:12], workers: make(map[int32]*worker),
 		identified: make(chan struct{}), levels: hotview.NewReader(deps.Redis, hotview.Namespace(cfg.Namespace)),
 	}
+	s.feed = changes.New(changes.Config{
+		Kafka: deps.Kafka, Log: deps.Telemetry.Log, Streams: cfg.ChangeStreams, Pending: cfg.ChangePending, Replay: cfg.ChangeReplay, Where: where,
+	})
 	var err error
 	if s.metrics, err = newMetrics(deps.Telemetry.Meter, s); err != nil {
 		return nil, fmt.Errorf("ledger-projector: %w", err)
@@ -99,6 +104,10 @@ func (s *Service) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	beside.Go(func() { s.follow(ctx) })
 	beside.Go(func() { s.check(ctx) })
+	beside.Go(func() {
+		<-ctx.Done()
+		s.feed.Stop()
+	})
 	defer beside.Wait()
 	s.poll(ctx)
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Drain)

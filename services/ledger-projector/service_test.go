@@ -191,13 +191,13 @@ func (r *rig) check(o ledger.Options) *Fold {
 	for sku := range want {
 		skus = append(skus, sku)
 	}
-	got, err := hotview.NewReader(r.redis, "oh").Read(context.Background(), skus, where(testPartitions))
+	v, err := hotview.NewReader(r.redis, "oh").Read(context.Background(), skus, where(testPartitions))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	for i, sku := range skus {
-		if !same(got[i], want[sku]) {
-			r.t.Errorf("redis has %+v\nthe fold is %+v", got[i], want[sku])
+		if !same(v.Levels[i], want[sku]) {
+			r.t.Errorf("redis has %+v\nthe fold is %+v", v.Levels[i], want[sku])
 		}
 	}
 	if n, err := r.redis.HGet(context.Background(), "oh:meta", "partitions").Int(); err != nil || n != testPartitions {
@@ -623,8 +623,8 @@ func TestFence(t *testing.T) {
 				t.Errorf("the new owner's step: %v", err)
 			}
 			got, err := hotview.NewReader(c, "fence").Read(ctx, []string{"S"}, func(string) int32 { return 0 })
-			if err != nil || got[0].Version != 3 || got[0].Sold[0].Units != 3 {
-				t.Errorf("got %+v, %v", got[0], err)
+			if err != nil || got.Levels[0].Version != 3 || got.Levels[0].Sold[0].Units != 3 || got.Applied[0] != 2 {
+				t.Errorf("got %+v, %v", got, err)
 			}
 			if keys := c.Keys(ctx, "fence:*").Val(); len(keys) == 0 {
 				t.Error("no keys")
@@ -786,12 +786,12 @@ func TestOtherSettingsFoldAnew(t *testing.T) {
 	eventually(t, "the ledger is the fold with the new limit", func() error {
 		f := r.settled(cfg.Options())
 		for sku, l := range f.Levels() {
-			got, err := hotview.NewReader(r.redis, "oh").Read(context.Background(), []string{sku}, where(testPartitions))
+			v, err := hotview.NewReader(r.redis, "oh").Read(context.Background(), []string{sku}, where(testPartitions))
 			if err != nil {
 				return err
 			}
-			if !same(got[0], l) {
-				return fmt.Errorf("%s is %+v, want %+v", sku, got[0], l)
+			if got := v.Levels[0]; !same(got, l) {
+				return fmt.Errorf("%s is %+v, want %+v", sku, got, l)
 			}
 		}
 		return nil
@@ -891,6 +891,33 @@ func TestAvailabilityAPI(t *testing.T) {
 	var b BatchResponse
 	if err := json.NewDecoder(w.Body).Decode(&b); err != nil || w.Code != 200 || len(b.Items) != 2 || b.Items[0].SKU != "B" || b.Items[1].Available != 7 || len(b.Unknown) != 1 {
 		t.Errorf("batch: %d %+v %v", w.Code, b, err)
+	}
+	for _, a := range b.Items { // the view is at least where the SKUs' own last events are
+		if p := where(testPartitions)(a.SKU); !slices.ContainsFunc(b.View, func(v ViewOffset) bool { return v.Partition == p && v.Offset >= a.SourceOffset }) {
+			t.Errorf("view %+v is behind %+v", b.View, a)
+		}
+	}
+	tag := w.Header().Get("ETag")
+	query := "/v1/availability?sku=B&sku=none&sku=A%2F1"
+	for _, x := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"POST", "/v1/availability", `{"skus":["B","none","A/1"]}`, 304}, {"GET", query, "", 304}, {"GET", query + "&location=wien", "", 200}, {"GET", "/v1/availability?sku=B&sku=A%2F1", "", 200},
+		{"GET", "/v1/availability", "", 422},
+	} {
+		if w := ask(x.method, x.path, x.body, "If-None-Match", tag); w.Code != x.status || (x.status == 304) != (w.Body.Len() == 0) {
+			t.Errorf("%s %s with a known tag: %d, want %d", x.method, x.path, w.Code, x.status)
+		}
+	}
+	view := ask("GET", "/v1/availability/B", "").Header().Get("Onhand-View")
+	r.send(event.Event{ID: "4", SKU: "B", Kind: event.ReceiptReceived, Location: "berlin", Quantity: 1, ReceivedAt: 4e15})
+	r.check(opts())
+	if w := ask("GET", query, "", "If-None-Match", tag); w.Code != 200 || w.Header().Get("ETag") == tag {
+		t.Errorf("after a change: %d, tag %s", w.Code, w.Header().Get("ETag"))
+	}
+	if w := ask("GET", "/v1/availability/B", "", "If-None-Match", `"1"`); w.Code != 200 || w.Header().Get("ETag") != `"2"` || w.Header().Get("Onhand-View") == view {
+		t.Errorf("after a change: %d %v, before it was at %s", w.Code, w.Header(), view)
 	}
 	if asked == 0 {
 		t.Error("the middleware was passed by")

@@ -19,6 +19,8 @@ type Stats struct {
 	LastAppliedAt time.Time       // zero before the first
 	Lag           map[int32]int64 // events in the log and not applied, by partition that this instance owns
 	SKUsOwned     int64           // SKUs in memory; refreshed with each batch
+	Streams       int             // streams of changes that are open
+	SlowStreams   int64           // of them, ended because their readers were slow
 }
 
 // totals is Stats in the making.
@@ -39,6 +41,7 @@ func (s *Service) Stats() Stats {
 	st := Stats{
 		Applied: s.totals.applied.Load(), Duplicates: s.totals.duplicates.Load(), Rejected: s.totals.rejected.Load(),
 		Levels: s.totals.levels.Load(), OversoldUnits: s.totals.oversold.Load(), Lag: make(map[int32]int64),
+		Streams: s.feed.Open(), SlowStreams: s.feed.Dropped(),
 	}
 	if at := s.totals.last.Load(); at > 0 {
 		st.LastAppliedAt = time.UnixMicro(at)
@@ -87,6 +90,10 @@ func newMetrics(m metric.Meter, s *Service) (out metrics, err error) {
 	keep(e)
 	lag, e := m.Int64ObservableGauge("onhand_ledger_lag_events", metric.WithDescription("Events in the log and not applied, by partition owned."))
 	keep(e)
+	streams, e := m.Int64ObservableGauge("onhand_ledger_change_streams", metric.WithDescription("Streams of changes that are open."))
+	keep(e)
+	slow, e := m.Int64ObservableCounter("onhand_ledger_change_streams_slow_total", metric.WithDescription("Streams of changes that ended because their readers were slow."))
+	keep(e)
 	if err != nil {
 		return out, err
 	}
@@ -103,8 +110,10 @@ func newMetrics(m metric.Meter, s *Service) (out metrics, err error) {
 		for p, n := range st.Lag {
 			o.ObserveInt64(lag, n, metric.WithAttributes(attribute.Int("partition", int(p))))
 		}
+		o.ObserveInt64(streams, int64(st.Streams))
+		o.ObserveInt64(slow, st.SlowStreams)
 		return nil
-	}, events, levels, oversold, lag)
+	}, events, levels, oversold, lag, streams, slow)
 	return out, err
 }
 

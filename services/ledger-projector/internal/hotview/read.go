@@ -27,85 +27,118 @@ func NewReader(c redis.UniversalClient, ns Namespace) *Reader {
 	return &Reader{client: c, ns: ns, live: make(map[int32]string)}
 }
 
-// Read reads the levels of SKUs in one round trip; nil for a SKU that the ledger does not know. partition says where a SKU lives.
-func (r *Reader) Read(ctx context.Context, skus []string, partition func(string) int32) ([]*ledger.Level, error) {
-	found, err := r.fetch(ctx, skus, partition)
-	if err != nil {
-		return nil, fmt.Errorf("read %d SKUs from redis: %w", len(skus), err)
-	}
-	out := make([]*ledger.Level, len(skus))
-	for i, fields := range found {
-		if len(fields) == 0 {
-			continue
-		}
-		st, err := parseSKU(skus[i], fields)
-		if err != nil {
-			return nil, err
-		}
-		out[i] = level(st)
-	}
-	return out, nil
+// View is what one read found.
+type View struct {
+	Levels  []*ledger.Level // in the order asked; nil for a SKU that the ledger does not know
+	Applied map[int32]int64 // by partition: events up to this offset of stock.events are in Levels, later ones may be; NoOffset before the first
 }
 
-// fetch reads hashes where they are taken to be, and then the pointers that say where they were. After a switch between generations it reads once more.
-func (r *Reader) fetch(ctx context.Context, skus []string, partition func(string) int32) ([]map[string]string, error) {
-	at := make([]int32, len(skus))
-	used := make(map[int32]*redis.StringCmd)
-	prefix := make(map[int32]string)
-	for i, sku := range skus {
-		at[i] = partition(sku)
-		used[at[i]] = nil
+// Read reads the levels of SKUs in one round trip (in a Redis Cluster: one to each node that is concerned, at the same time; no command has keys of two slots).
+// partition says where a SKU lives.
+func (r *Reader) Read(ctx context.Context, skus []string, partition func(string) int32) (View, error) {
+	v, found, err := r.fetch(ctx, skus, partition)
+	if err != nil {
+		return View{}, fmt.Errorf("read %d SKUs from redis: %w", len(skus), err)
 	}
+	v.Levels = make([]*ledger.Level, len(skus))
+	for i, f := range found {
+		if len(f.fields) == 0 {
+			continue
+		}
+		st, err := parseSKU(skus[i], f.fields)
+		if err != nil {
+			return View{}, err
+		}
+		v.Levels[i] = level(st)
+		v.Levels[i].Generation = int64(f.generation)
+	}
+	return v, nil
+}
+
+type hash struct {
+	fields     map[string]string
+	generation Generation
+}
+
+// place is what a read asks about a partition besides its SKUs.
+type place struct {
+	prefix        string
+	applied, live *redis.StringCmd
+}
+
+// fetch reads how far each partition is, then hashes where they are taken to be, and then the pointers that say where they were: commands of a slot are answered in
+// order. After a switch between generations it reads once more.
+func (r *Reader) fetch(ctx context.Context, skus []string, partition func(string) int32) (View, []hash, error) {
+	at := make([]*place, len(skus))
+	used := make(map[int32]*place)
+	numbers := make([]int32, len(skus))
+	for i, sku := range skus {
+		n := partition(sku)
+		if used[n] == nil {
+			used[n] = new(place)
+		}
+		at[i], numbers[i] = used[n], n
+	}
+	cmds := make([]*redis.MapStringStringCmd, len(skus))
 	for {
+		pipe := r.client.Pipeline()
 		r.mu.RLock()
-		for p := range used {
-			if prefix[p] = r.live[p]; prefix[p] == "" {
-				prefix[p] = r.ns.Prefix(p, 0)
+		for n, p := range used {
+			if p.prefix = r.live[n]; p.prefix == "" {
+				p.prefix = r.ns.Prefix(n, 0)
 			}
+			p.applied = pipe.HGet(ctx, p.prefix+"meta", "offset")
 		}
 		r.mu.RUnlock()
-		pipe := r.client.Pipeline()
-		cmds := make([]*redis.MapStringStringCmd, len(skus))
 		for i, sku := range skus {
-			cmds[i] = pipe.HGetAll(ctx, prefix[at[i]]+"sku:"+sku)
+			cmds[i] = pipe.HGetAll(ctx, at[i].prefix+"sku:"+sku)
 		}
-		for p := range used {
-			used[p] = pipe.Get(ctx, r.ns.Live(p))
+		for n, p := range used {
+			p.live = pipe.Get(ctx, r.ns.Live(n))
 		}
 		if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-			return nil, err
+			return View{}, nil, err
 		}
 		moved := false
-		for p, cmd := range used {
-			live, err := cmd.Result()
+		v := View{Applied: make(map[int32]int64, len(used))}
+		for n, p := range used {
+			live, err := p.live.Result()
 			if errors.Is(err, redis.Nil) {
-				live, err = r.ns.Prefix(p, 0), nil
+				live, err = r.ns.Prefix(n, 0), nil
 			}
 			if err != nil {
-				return nil, err
+				return View{}, nil, err
 			}
-			if live != prefix[p] {
+			if live != p.prefix {
 				moved = true
 				r.mu.Lock()
-				r.live[p] = live
+				r.live[n] = live
 				r.mu.Unlock()
+			}
+			v.Applied[n], err = p.applied.Int64()
+			if errors.Is(err, redis.Nil) {
+				v.Applied[n], err = NoOffset, nil
+			}
+			if err != nil {
+				return View{}, nil, err
 			}
 		}
 		if moved {
 			if err := ctx.Err(); err != nil {
-				return nil, err
+				return View{}, nil, err
 			}
 			continue
 		}
-		out := make([]map[string]string, len(skus))
+		out := make([]hash, len(skus))
 		for i, c := range cmds {
 			m, err := c.Result()
 			if err != nil {
-				return nil, err
+				return View{}, nil, err
 			}
-			out[i] = m
+			g, _ := r.ns.parsePrefix(numbers[i], at[i].prefix)
+			out[i] = hash{m, g}
 		}
-		return out, nil
+		return v, out, nil
 	}
 }
 
