@@ -1,6 +1,7 @@
 package allinone_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"io"
@@ -172,7 +173,7 @@ func TestOneProcess(t *testing.T) {
 		t.Errorf("figures %+v", f)
 	}
 
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/openapi.json": 200, "/v1/figures": 401, "/v1/availability/JUG": 401, "/v1/targets/JUG": 401, "/debug/pprof/heap": 401, "/v1/quiet": 401} {
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/openapi.json": 200, "/v1/figures": 401, "/v1/availability/JUG": 401, "/v1/availability/changes": 401, "/console/changes?sku=JUG": 401, "/v1/targets/JUG": 401, "/debug/pprof/heap": 401, "/v1/quiet": 401} {
 		if got, _ := call(t, http.MethodGet, p.URL()+path, "", ""); got != want {
 			t.Errorf("GET %s without a key: %d, want %d", path, got, want)
 		}
@@ -189,6 +190,7 @@ func TestOneProcess(t *testing.T) {
 	if err := market.ReportTo("", ""); err != nil {
 		t.Fatal(err)
 	}
+	follow(t, p.URL()+"/v1/availability/changes?sku=JUG", key, `"available":42`)
 	stop()
 
 	// A second start on the same directory goes on: Redis was empty and is rebuilt.
@@ -210,6 +212,29 @@ func TestOneProcess(t *testing.T) {
 	if _, body := call(t, http.MethodGet, p.URL()+"/v1/availability/JUG", key, ""); json.Unmarshal([]byte(body), &stock) != nil || stock.Available != 42 {
 		t.Errorf("availability after a restart: %s", body)
 	}
+}
+
+// follow reads a stream of events until one holds the text.
+func follow(t *testing.T, url, key, text string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+key)
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	for in := bufio.NewScanner(res.Body); in.Scan(); {
+		if strings.Contains(in.Text(), text) {
+			return
+		}
+	}
+	t.Errorf("%s: status %d, and no event with %s", url, res.StatusCode, text)
 }
 
 func TestStartFaults(t *testing.T) {

@@ -104,6 +104,7 @@ func (c *Console) Routes(r chi.Router) {
 			r.Get("/console/stream", c.stream)
 			r.Get("/console/figures", func(w http.ResponseWriter, _ *http.Request) { reply(w, c.figures()) })
 			r.Get("/console/skus/{sku}", c.sku)
+			r.Get("/console/changes", c.changes)
 		})
 	})
 }
@@ -258,6 +259,22 @@ func (c *Console) sku(w http.ResponseWriter, r *http.Request) {
 		out.Targets = nil
 	}
 	reply(w, out)
+}
+
+// changes is the API's stream of one SKU's changes.
+func (c *Console) changes(w http.ResponseWriter, r *http.Request) {
+	sku := r.URL.Query().Get("sku")
+	if sku == "" {
+		http.Error(w, "name a SKU", http.StatusBadRequest)
+		return
+	}
+	asked, err := http.NewRequestWithContext(r.Context(), http.MethodGet, "/v1/availability/changes?"+url.Values{"sku": {sku}}.Encode(), nil)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	asked.Header.Set("Last-Event-ID", r.Header.Get("Last-Event-ID"))
+	c.api.ServeHTTP(w, asked)
 }
 
 // why is a problem document's text for people.

@@ -52,7 +52,7 @@ func get(t *testing.T, u, session string) (*http.Response, string) {
 
 func TestLinkOpensOnce(t *testing.T) {
 	c, srv := site(t, figures.Figures{Version: "1.2.3"}, nil)
-	for _, path := range []string{"/console/figures", "/console/stream", "/console/skus/x"} {
+	for _, path := range []string{"/console/figures", "/console/stream", "/console/skus/x", "/console/changes?sku=x"} {
 		if res, _ := get(t, srv.URL+path, ""); res.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%s without a session: %d, want 401", path, res.StatusCode)
 		}
@@ -178,5 +178,18 @@ func TestStreamSendsFigures(t *testing.T) {
 	var f figures.Figures
 	if err != nil || !ok || json.Unmarshal([]byte(data), &f) != nil || f.Oversold != 42 {
 		t.Errorf("first line %q (%v)", line, err)
+	}
+}
+
+func TestChangesAreTheAPIs(t *testing.T) {
+	c, srv := site(t, figures.Figures{}, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.URL.RequestURI()+" after "+r.Header.Get("Last-Event-ID"))
+	})
+	session := c.mark(time.Now().Add(time.Hour))
+	if res, _ := get(t, srv.URL+"/console/changes", session); res.StatusCode != http.StatusBadRequest {
+		t.Errorf("no SKU: %d", res.StatusCode)
+	}
+	if _, body := get(t, srv.URL+"/console/changes?sku=A%2FB&location=x", session); body != "/v1/availability/changes?sku=A%2FB after " {
+		t.Errorf("asked %q", body)
 	}
 }

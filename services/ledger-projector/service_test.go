@@ -644,17 +644,23 @@ func redises(t testing.TB) map[string]string {
 	return map[string]string{"embedded": miniredis.RunT(t).Addr(), "real": realRedis(t)}
 }
 
-// realRedis runs redis-server on a free port of the loopback.
-func realRedis(t testing.TB) string {
+// freePort is a port of the loopback that nobody has at the moment.
+func freePort(t testing.TB) *net.TCPAddr {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().(*net.TCPAddr)
-	_ = l.Close()
-	cmd := exec.Command("redis-server", "--port", fmt.Sprint(addr.Port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir(),
-		"--logfile", filepath.Join(t.TempDir(), "redis.log"))
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr)
+}
+
+// realRedis runs redis-server on a free port of the loopback.
+func realRedis(t testing.TB, more ...string) string {
+	t.Helper()
+	addr := freePort(t)
+	cmd := exec.Command("redis-server", append([]string{"--port", fmt.Sprint(addr.Port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", t.TempDir(),
+		"--logfile", filepath.Join(t.TempDir(), "redis.log")}, more...)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("redis-server must be installed (apt install redis-server): %v", err)
 	}
@@ -666,6 +672,79 @@ func realRedis(t testing.TB) string {
 	defer c.Close()
 	eventually(t, "redis-server answers", func() error { return c.Ping(context.Background()).Err() })
 	return addr.String()
+}
+
+// redisCluster is a Redis Cluster of three nodes on the loopback, each with a third of the slots.
+func redisCluster(t testing.TB) *redis.ClusterClient {
+	t.Helper()
+	ctx := context.Background()
+	const nodes, slots = 3, 16384
+	var addrs []string
+	var first, bus string
+	for n := range nodes {
+		port := fmt.Sprint(freePort(t).Port)
+		addr := realRedis(t, "--cluster-enabled", "yes", "--cluster-port", port, "--cluster-node-timeout", "2000")
+		c := redis.NewClient(&redis.Options{Addr: addr})
+		defer c.Close()
+		if err := c.ClusterAddSlotsRange(ctx, n*slots/nodes, (n+1)*slots/nodes-1).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			first, bus = addr, port
+		} else if err := c.Do(ctx, "CLUSTER", "MEET", "127.0.0.1", first[strings.LastIndexByte(first, ':')+1:], bus).Err(); err != nil {
+			t.Fatal(err)
+		}
+		addrs = append(addrs, addr)
+	}
+	for _, addr := range addrs {
+		c := redis.NewClient(&redis.Options{Addr: addr})
+		defer c.Close()
+		eventually(t, "the nodes of the cluster know each other", func() error {
+			info, err := c.ClusterInfo(ctx).Result()
+			if err == nil && (!strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_size:3")) {
+				err = errors.New(info)
+			}
+			return err
+		})
+	}
+	return redis.NewClusterClient(&redis.ClusterOptions{Addrs: addrs})
+}
+
+// In a Redis Cluster all keys of a partition are in one slot, and reads of SKUs in several are one pipeline to each node.
+func TestOnARedisCluster(t *testing.T) {
+	r := newRig(t, "")
+	_ = r.redis.Close()
+	r.redis = redisCluster(t) // the rig closes it
+	s := r.start(nil)
+	es := day(8, 2000)
+	r.send(es[:1500]...)
+	r.check(opts())
+	s.stop()
+	s = r.start(nil)
+	r.send(es[1500:]...)
+	r.check(opts())
+	used := make(map[int64]bool)
+	for p := range int32(testPartitions) {
+		slot, err := r.redis.ClusterKeySlot(context.Background(), hotview.Namespace("oh").Live(p)).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		used[slot/(16384/3)] = true
+	}
+	if len(used) < 2 {
+		t.Fatalf("the partitions are all on one node: %v", used)
+	}
+	body := `{"skus":["none"`
+	skus := r.settled(opts()).Levels()
+	for sku := range skus {
+		body += `,"` + sku + `"`
+	}
+	w := httptest.NewRecorder()
+	s.postAvailability(w, httptest.NewRequest(http.MethodPost, "/v1/availability", strings.NewReader(body+"]}")))
+	var b BatchResponse
+	if err := json.NewDecoder(w.Body).Decode(&b); err != nil || len(b.Items) != len(skus) || len(b.Unknown) != 1 || len(b.View) != testPartitions {
+		t.Errorf("%d: %d of %d SKUs, %d unknown, view %v, %v", w.Code, len(b.Items), len(skus), len(b.Unknown), b.View, err)
+	}
 }
 
 func TestOnRealRedis(t *testing.T) {

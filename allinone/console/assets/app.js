@@ -61,17 +61,36 @@ function since(a, b) {
   return (h ? h + " h " : "") + (h || m ? m + " min " : "") + s + " s";
 }
 
-let shownSKU = "";
-async function lookUp(sku) {
+let shownSKU = "", watched = null;
+function lookUp(sku) {
   sku = sku.trim(); if (!sku) return;
-  $("sku").value = sku; shownSKU = sku;
+  $("sku").value = sku;
+  if (watched) watched.close();
+  shownSKU = sku; shown = { generation: -1, version: -1 };
+  show(sku);
+  // Each change has the SKU read again: its targets and their reasons follow the stock a moment later.
+  const source = watched = new EventSource("/console/changes?sku=" + encodeURIComponent(sku));
+  let soon = 0;
+  source.addEventListener("availability", (m) => {
+    const a = JSON.parse(m.data);
+    if (source !== watched || a.generation < shown.generation || (a.generation === shown.generation && a.version <= shown.version)) return;
+    if (!soon) soon = setTimeout(() => { soon = 0; if (source === watched) show(sku); }, 250);
+  });
+  source.onerror = () => { if (source.readyState === EventSource.CLOSED && source === watched) setTimeout(() => { if (source === watched) lookUp(sku); }, 5000); };
+}
+let shown = { generation: -1, version: -1 };
+async function show(sku) {
   const box = $("sku-answer");
   try {
     const r = await fetch("/console/skus/" + encodeURIComponent(sku));
     if (r.status === 401) { location.reload(); return; }
     if (!r.ok) throw new Error(await r.text());
     const d = await r.json();
-    if (shownSKU === sku) box.replaceChildren(...answer(d));
+    if (shownSKU !== sku) return;
+    if (d.availability) shown = d.availability;
+    const open = new Set(Array.from(box.querySelectorAll("details[open]"), (x) => x.dataset.channel));
+    box.replaceChildren(...answer(d));
+    box.querySelectorAll("details").forEach((x) => { x.open = open.has(x.dataset.channel); });
   } catch (e) { box.replaceChildren(el("p", "Could not look it up: " + e.message, "bad")); }
 }
 function table(head, lines) {
@@ -91,7 +110,7 @@ function answer(d) {
   if (targets.length) {
     out.push(el("h3", "Channels should show"));
     for (const t of targets) {
-      const box = el("details"), sum = el("summary");
+      const box = el("details"), sum = el("summary"); box.dataset.channel = t.channel;
       sum.append(el("span", t.channel), el("span", t.mode || "", "quiet"), el("strong", whole.format(t.quantity || 0)));
       const ol = el("ol");
       for (const s of t.explanation || []) { const li = el("li"); li.append(el("code", s.step || s.name), " → " + whole.format(s.units || 0) + " ", el("span", s.detail || "", "quiet")); ol.append(li); }
