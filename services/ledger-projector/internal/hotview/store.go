@@ -266,9 +266,26 @@ func (s *Store) Clear(ctx context.Context) error {
 	return outcome("clear "+s.prefix, r, err)
 }
 
-// Load restores the partition as stored under m, with its outbox. ErrDamaged asks for Clear; but when the state changed while it was read, another
-// owner is writing, and the first step will say so.
+// Load restores the partition as stored under m, with its outbox. ErrDamaged asks for Clear. When the state changed while it was read and does not hold together for
+// that, the error is ErrOwner or ErrStale; when it does, the first step will say so.
 func (s *Store) Load(ctx context.Context, m Meta, o ledger.Options) (*ledger.Partition, [][]byte, error) {
+	p, outbox, err := s.load(ctx, m, o)
+	if !errors.Is(err, ErrDamaged) {
+		return p, outbox, err
+	}
+	now, e := s.client.HMGet(ctx, s.key("meta"), "owner", "offset").Result()
+	switch {
+	case e != nil:
+		return nil, nil, fmt.Errorf("load %s: %w", s.prefix, e)
+	case now[0] != s.owner:
+		return nil, nil, fmt.Errorf("load %s: %w", s.prefix, ErrOwner)
+	case now[1] != strconv.FormatInt(m.Offset, 10):
+		return nil, nil, fmt.Errorf("load %s: %w", s.prefix, ErrStale)
+	}
+	return nil, nil, err
+}
+
+func (s *Store) load(ctx context.Context, m Meta, o ledger.Options) (*ledger.Partition, [][]byte, error) {
 	locations, err := s.client.LRange(ctx, s.key("locations"), 0, -1).Result()
 	if err != nil {
 		return nil, nil, fmt.Errorf("load %s: %w", s.prefix, err)
