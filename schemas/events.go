@@ -20,10 +20,11 @@ func EventFields() []KindFields {
 		reason, reference                          = "reason", "reference"
 		disposition, restocked                     = "disposition", "restocked_by_channel"
 		reservation, expires, asOf                 = "reservation_id", "expires_at_us", "as_of_us"
+		peer, hash                                 = "peer_sku", "request_hash"
 	)
 	return []KindFields{
-		{onhandv1.EventKind_EVENT_KIND_SALE_RECORDED, []string{channel, order}, []string{location, line, price, currency},
-			"committed + at the location, or unassigned without one; sold of the channel +", false},
+		{onhandv1.EventKind_EVENT_KIND_SALE_RECORDED, []string{channel, order}, []string{location, line, price, currency, reservation},
+			"committed + at the location, or unassigned without one; sold of the channel +; held − by what the reservation holds", false},
 		{onhandv1.EventKind_EVENT_KIND_SALE_CANCELLED, []string{channel, order}, []string{location, line, price, currency, reason, restocked},
 			"committed −, where the order's line has units; restored of the channel + when restocked_by_channel", false},
 		{onhandv1.EventKind_EVENT_KIND_SALE_ASSIGNED, []string{location, channel, order}, []string{line},
@@ -50,11 +51,19 @@ func EventFields() []KindFields {
 			"on hand +, inbound − at the location", false},
 		{onhandv1.EventKind_EVENT_KIND_RESERVATION_PLACED, []string{location, reservation}, []string{expires, channel, order, line},
 			"held + at the location", false},
-		{onhandv1.EventKind_EVENT_KIND_RESERVATION_RELEASED, []string{reservation}, []string{location, channel, order, line, reason},
-			"held − at the location", false},
+		{onhandv1.EventKind_EVENT_KIND_RESERVATION_RELEASED, []string{reservation}, []string{location, channel, order, line, reason, expires},
+			"held − at the location; when the reservation was requested, where it is held", false},
 		{onhandv1.EventKind_EVENT_KIND_SAFETY_STOCK_SET, []string{location}, []string{reason, reference},
 			"safety stock of the location becomes the quantity", false},
 		{onhandv1.EventKind_EVENT_KIND_ORDER_WATERMARK_PASSED, []string{channel}, nil,
 			"none: it has no sku and no quantity, is in every partition, and is passed on to channel.watermarks", true},
+		{onhandv1.EventKind_EVENT_KIND_RESERVATION_REQUESTED, []string{reservation, expires}, []string{"scope", channel, peer, "parts", "decide_by_us", hash},
+			"held + where the scope has units, or nothing when it has too few", false},
+		{onhandv1.EventKind_EVENT_KIND_RESERVATION_EXTENDED, []string{reservation, expires}, []string{channel},
+			"none: the reservation ends at another time", false},
+		{onhandv1.EventKind_EVENT_KIND_RESERVATION_CONFIRMED, []string{reservation}, []string{channel, hash},
+			"none: what is held is firm", false},
+		{onhandv1.EventKind_EVENT_KIND_RESERVATION_ABORTED, []string{reservation}, []string{channel, reason, peer, hash},
+			"held − what the reservation holds, unless it was confirmed before", false},
 	}
 }

@@ -46,14 +46,17 @@ const (
 	StockEvents       = "stock.events"
 	StockLevels       = "stock.levels"
 	ChannelWatermarks = "channel.watermarks"
-	TargetsPrefix     = "targets."
-	ChannelWrites     = "channel.writes"
-	StockAlerts       = "stock.alerts"
-	ExposureBooks     = "exposure.books"
-	Certificates      = "exposure.certificates"
-	CatalogSettings   = "catalog.settings"
-	CatalogListings   = "catalog.listings"
-	StockRejected     = "stock.rejected"
+
+	ReservationDecisions = "reservation.decisions"
+
+	TargetsPrefix   = "targets."
+	ChannelWrites   = "channel.writes"
+	StockAlerts     = "stock.alerts"
+	ExposureBooks   = "exposure.books"
+	Certificates    = "exposure.certificates"
+	CatalogSettings = "catalog.settings"
+	CatalogListings = "catalog.listings"
+	StockRejected   = "stock.rejected"
 )
 
 // TargetsTopic is the topic that holds the targets of a channel.
@@ -69,12 +72,14 @@ func Topics() []Topic {
 		{Name: Orders, Key: "order id", Message: "Order", File: "onhand/v1/order.proto", Index: []int{2}, Cleanup: Delete, Retention: 400 * day,
 			Doc: "Normalised orders, with all lines.", WrittenBy: "ingest", ReadBy: "analytics, order routing"},
 		{Name: StockEvents, Key: "SKU, or channel", Message: "StockEvent", File: "onhand/v1/event.proto", Index: []int{0}, Cleanup: Keep, BySKU: true,
-			Doc: "Everything that happened to stock: the source of truth.", WrittenBy: "ingest", ReadBy: "ledger-projector, analytics"},
+			Doc: "Everything that happened to stock: the source of truth.", WrittenBy: "ingest; ledger-projector (reservations whose time is up)", ReadBy: "ledger-projector, analytics"},
 		{Name: StockLevels, Key: "SKU", Message: "StockLevel", File: "onhand/v1/level.proto", Index: []int{2}, Cleanup: Compact, BySKU: true,
 			Doc: "The whole state of one SKU after an event.", WrittenBy: "ledger-projector", ReadBy: "allocator, analytics, anyone"},
 		{Name: ChannelWatermarks, Key: "channel", Message: "ChannelWatermark", File: "onhand/v1/watermark.proto", Index: []int{0}, Cleanup: Compact, BySKU: true,
 			Doc:       "How far the orders of each channel are in the levels of the same partition. Each partition has a record of every channel.",
 			WrittenBy: "ledger-projector", ReadBy: "allocator, ingest"},
+		{Name: ReservationDecisions, Key: "reservation id", Message: "ReservationDecision", File: "onhand/v1/reservation.proto", Index: []int{1}, Cleanup: Delete, Retention: 8 * day,
+			Doc: "What the ledger decided on each event of a reservation, and how its part of one SKU stands.", WrittenBy: "ledger-projector", ReadBy: "ingest, anyone"},
 		{Name: TargetsPrefix + "<channel>", Key: "SKU", Message: "ChannelTarget", File: "onhand/v1/target.proto", Index: []int{1}, Cleanup: Compact, BySKU: true,
 			Doc: "What the channel should show for each SKU, and why.", WrittenBy: "allocator", ReadBy: "channel-pusher, analytics, anyone"},
 		{Name: ChannelWrites, Key: "SKU", Message: "WriteResult", File: "onhand/v1/write.proto", Index: []int{0}, Cleanup: Delete, Retention: 30 * day, BySKU: true,

@@ -32,7 +32,8 @@ func (r *EventReader) Read(value []byte, e *event.Event) error {
 		Quantity: event.Units(m.Quantity), UnitPrice: m.UnitPrice, UnitCost: m.UnitCost, Currency: m.Currency, ToLocation: m.ToLocation,
 		Reason: m.Reason, Disposition: event.Disposition(small(int64(m.Disposition))), Reference: m.Reference, ReservationID: m.ReservationId,
 		ExpiresAt: m.ExpiresAtUs, AsOf: m.AsOfUs, RestockedByChannel: m.RestockedByChannel, OccurredAt: m.OccurredAtUs,
-		ReceivedAt: m.ReceivedAtUs, Source: m.Source, Checked: m.Checked,
+		ReceivedAt: m.ReceivedAtUs, Source: m.Source, Checked: m.Checked, Scope: m.Scope, PeerSKU: m.PeerSku, Parts: m.Parts, DecideBy: m.DecideByUs,
+		RequestHash: m.RequestHash,
 	}
 	return nil
 }
@@ -102,6 +103,10 @@ func readEvent(b []byte, e *event.Event) bool {
 				e.ReservationID = s
 			case 22:
 				e.Source = s
+			case 24:
+				e.Scope = s
+			case 25:
+				e.PeerSKU = s
 			default:
 				return false
 			}
@@ -129,6 +134,12 @@ func readEvent(b []byte, e *event.Event) bool {
 			e.ReceivedAt = int64(v)
 		case 23:
 			e.Checked = v != 0
+		case 26:
+			e.Parts = int64(v)
+		case 27:
+			e.DecideBy = int64(v)
+		case 28:
+			e.RequestHash = int64(v)
 		default:
 			return false
 		}

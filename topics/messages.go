@@ -29,6 +29,7 @@ var (
 	eventIndex     = indexes["StockEvent"]
 	levelIndex     = indexes["StockLevel"]
 	watermarkIndex = indexes["ChannelWatermark"]
+	decisionIndex  = indexes["ReservationDecision"]
 	targetIndex    = indexes["ChannelTarget"]
 	writeIndex     = indexes["WriteResult"]
 	alertIndex     = indexes["StockAlert"]
@@ -49,7 +50,8 @@ func (c *Codec) AppendEvent(dst []byte, e *event.Event) []byte {
 		Quantity: int64(e.Quantity), UnitPrice: e.UnitPrice, UnitCost: e.UnitCost, Currency: e.Currency, ToLocation: e.ToLocation,
 		Reason: e.Reason, Disposition: onhandv1.Disposition(e.Disposition), Reference: e.Reference, ReservationId: e.ReservationID,
 		ExpiresAtUs: e.ExpiresAt, AsOfUs: e.AsOf, RestockedByChannel: e.RestockedByChannel, OccurredAtUs: e.OccurredAt,
-		ReceivedAtUs: e.ReceivedAt, Source: e.Source, Checked: e.Checked,
+		ReceivedAtUs: e.ReceivedAt, Source: e.Source, Checked: e.Checked, Scope: e.Scope, PeerSku: e.PeerSKU, Parts: e.Parts, DecideByUs: e.DecideBy,
+		RequestHash: e.RequestHash,
 	}
 	return c.appendMessage(dst, "StockEvent", &m)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/order"
+	"github.com/onhand/onhand/stock/reservation"
 	"github.com/onhand/onhand/stock/write"
 	"github.com/onhand/onhand/topics"
 )
@@ -129,6 +130,11 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		w.Channel = named.Draw(rt, "channel")
 		return w
 	}), (*topics.Codec).AppendWatermark, topics.DecodeWatermark)
+	law(t, "decision", rapid.Custom(func(rt *rapid.T) reservation.Decision {
+		d := values[reservation.Decision]().Draw(rt, "decision")
+		d.ReservationID = named.Draw(rt, "id")
+		return d
+	}), (*topics.Codec).AppendDecision, topics.DecodeDecision)
 	law(t, "books", rapid.Custom(func(rt *rapid.T) escrow.Snapshot {
 		x := values[escrow.Snapshot]().Draw(rt, "books")
 		x.SKU = named.Draw(rt, "sku")
@@ -317,6 +323,7 @@ func decoders() map[string]func([]byte) (any, error) {
 		},
 		"StockLevel":          func(b []byte) (any, error) { return topics.DecodeLevel(b) },
 		"ChannelWatermark":    func(b []byte) (any, error) { return topics.DecodeWatermark(b) },
+		"ReservationDecision": func(b []byte) (any, error) { return topics.DecodeDecision(b) },
 		"ChannelTarget":       func(b []byte) (any, error) { return topics.DecodeTarget(b) },
 		"WriteResult":         func(b []byte) (any, error) { return topics.DecodeWrite(b) },
 		"ExposureBooks":       func(b []byte) (any, error) { return topics.DecodeBooks(b) },
@@ -333,7 +340,7 @@ func message(t *testing.T, name string) proto.Message {
 	t.Helper()
 	all := []proto.Message{
 		new(onhandv1.StockEvent), new(onhandv1.StockLevel), new(onhandv1.ChannelTarget), new(onhandv1.WriteResult), new(onhandv1.StockAlert),
-		new(onhandv1.RejectedRecord), new(onhandv1.ChannelWatermark), new(onhandv1.Order), new(onhandv1.Setting), new(onhandv1.Listing),
+		new(onhandv1.RejectedRecord), new(onhandv1.ChannelWatermark), new(onhandv1.ReservationDecision), new(onhandv1.Order), new(onhandv1.Setting), new(onhandv1.Listing),
 		new(onhandv1.ExposureBooks), new(onhandv1.ExposureCertificate),
 	}
 	for _, m := range all {

@@ -26,6 +26,10 @@ type Config struct {
 	SweepInterval        time.Duration `help:"How often the order lists of channels that have one are swept for orders whose webhooks were lost; 0 never." env:"INGEST_SWEEP_INTERVAL"`
 	SweepOverlap         time.Duration `help:"How much of the time before the last sweep a sweep asks for again." default:"2m" env:"INGEST_SWEEP_OVERLAP"`
 	SweepReach           time.Duration `help:"How far back the first sweep of a channel asks." default:"24h" env:"INGEST_SWEEP_REACH"`
+	ReservationTTL       time.Duration `help:"How long a reservation is held that does not say." default:"15m" env:"INGEST_RESERVATION_TTL"`
+	ReservationMaxTTL    time.Duration `help:"Longest time that a reservation may be held for at once." default:"24h" env:"INGEST_RESERVATION_MAX_TTL"`
+	ReservationMaxItems  int           `help:"Most SKUs of one reservation." default:"100" env:"INGEST_RESERVATION_MAX_ITEMS"`
+	ReservationTimeout   time.Duration `help:"Longest wait for the ledger to decide on a reservation, before 504; one of several SKUs is given up after twice as long." default:"5s" env:"INGEST_RESERVATION_TIMEOUT"`
 	SecretsDir           string        `help:"Folder of files that hold channels' tokens, for sweeps, each named like its secret; the environment's ONHAND_SECRET_<NAME> comes first." env:"SECRETS_DIR"`
 	AllowPrivateChannels bool          `help:"Let a channel's base_url name a loopback or private address." env:"INGEST_ALLOW_PRIVATE_CHANNELS"`
 }
@@ -36,6 +40,7 @@ func DefaultConfig() Config {
 		MaxBody: 8 << 20, MaxStream: 4 << 30, MaxLine: 512 << 10, MaxBatch: 10_000, MaxStreamItems: 5_000_000, MaxQuantity: 10_000_000,
 		MaxAhead: 24 * time.Hour, RequestsPerSecond: 5000, Burst: 10_000, AckTimeout: 15 * time.Second, Linger: 2 * time.Millisecond,
 		IdleTimeout: 30 * time.Second, IdempotencyTTL: 24 * time.Hour, Session: 10 * time.Second, Drain: 10 * time.Second, SweepOverlap: 2 * time.Minute, SweepReach: 24 * time.Hour,
+		ReservationTTL: 15 * time.Minute, ReservationMaxTTL: 24 * time.Hour, ReservationMaxItems: 100, ReservationTimeout: 5 * time.Second,
 	}
 }
 
@@ -65,6 +70,16 @@ func (c Config) Validate() error {
 	}
 	if c.SweepOverlap < 0 || c.SweepReach < 0 {
 		errs = append(errs, fmt.Errorf("sweep-overlap and sweep-reach: want 0 or more, not %v and %v", c.SweepOverlap, c.SweepReach))
+	}
+	positive("reservation-max-items", int64(c.ReservationMaxItems))
+	if c.ReservationMaxTTL < time.Second || c.ReservationMaxTTL > 7*24*time.Hour {
+		errs = append(errs, fmt.Errorf("reservation-max-ttl: want 1s to 168h, not %v: decisions are kept for eight days", c.ReservationMaxTTL))
+	}
+	if c.ReservationTTL < time.Second || c.ReservationTTL > c.ReservationMaxTTL {
+		errs = append(errs, fmt.Errorf("reservation-ttl: want 1s to reservation-max-ttl, not %v", c.ReservationTTL))
+	}
+	if c.ReservationTimeout < 100*time.Millisecond {
+		errs = append(errs, fmt.Errorf("reservation-timeout: want 100ms or more, not %v", c.ReservationTimeout))
 	}
 	if c.MaxAhead < 0 {
 		errs = append(errs, fmt.Errorf("max-ahead: want 0 or more, not %v", c.MaxAhead))

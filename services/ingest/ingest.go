@@ -23,6 +23,7 @@ import (
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/stock/reservation"
 	"github.com/onhand/onhand/topics"
 	"github.com/onhand/onhand/topics/catalogview"
 )
@@ -56,6 +57,7 @@ type Service struct {
 	behind     behind // in orders.in
 	watermarks watermarks
 	sweeper    *sweeper
+	decisions  decisions
 	metrics    *instruments
 
 	applying sync.Mutex    // one change of the catalog at a time
@@ -92,6 +94,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		idem: newIdempotency(deps.Redis, cfg.IdempotencyTTL, 2*cfg.AckTimeout+cfg.IdleTimeout), peeking: make(chan struct{}, 2),
 	}
 	s.sweeper = newSweeper(s)
+	s.decisions.by, s.decisions.waiting = make(map[string]map[string]*reservation.Decision), make(map[string][]chan<- *reservation.Decision)
 	var err error
 	if s.metrics, err = newInstruments(s.tel.Meter); err != nil {
 		return nil, fmt.Errorf("ingest: metrics: %w", err)
@@ -113,11 +116,14 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, unobserve()) }()
 	s.running.Store(true)
-	var sweeps sync.WaitGroup
+	var sweeps sync.WaitGroup // and what else runs beside
 	if s.cfg.SweepInterval > 0 {
 		sweeps.Go(func() { s.sweeper.run(ctx) })
 	}
+	following, unfollow := context.WithCancel(context.WithoutCancel(ctx)) // requests under way when ctx ends still wait for decisions
+	sweeps.Go(func() { s.followDecisions(following) })
 	defer sweeps.Wait()
+	defer unfollow()
 	err = s.consumeOrders(ctx)
 	if err != nil {
 		err = fmt.Errorf("ingest: %w", err)
@@ -166,6 +172,9 @@ func (s *Service) Ready(ctx context.Context) error {
 	}
 	if err := s.producer.Ping(ctx); err != nil {
 		return fmt.Errorf("ingest: kafka: %w", err)
+	}
+	if !s.decisions.caughtUp() {
+		return errors.New("ingest: decisions on reservations are still being read")
 	}
 	return s.deps.Catalog.WaitReady(ctx)
 }

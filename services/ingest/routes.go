@@ -200,6 +200,48 @@ func (s *Service) describe(r chi.Router) huma.API {
 		}), "202", &huma.Response{Description: "Acknowledged by Kafka in every partition, or older than the one in force.", Content: answer(WatermarkReceipt{}, jsonBody)}),
 	}, s.postWatermark)
 
+	id := &huma.Param{Name: "id", In: "path", Required: true, Description: "The reservation's id.", Schema: text}
+	held := func(status, description string, more map[string]string) map[string]*huma.Response {
+		all := map[string]string{
+			"400": "The body is no JSON or empty, or the id is not valid.", "409": "It is not held: refused for lack of stock, given up, ended, or not decided yet; reservation says how it stands.",
+			"504": "The ledger has not decided in time: how it stands is not known, and the same request again tells.",
+		}
+		for k, v := range more {
+			all[k] = v
+		}
+		m := with(problems(problem.Details{}, all), status, &huma.Response{Description: description, Content: answer(Reservation{}, jsonBody)})
+		m["409"].Content = answer(refusedReservation{}, problem.ContentType)
+		return m
+	}
+	withBody := map[string]string{"404": "No such reservation is known.", "413": "The body is too large.", "415": "The form of the body is not supported.", "422": "The body is not valid: each fault with its pointer."}
+	s.route(api, apikey.Write, huma.Operation{
+		OperationID: "post-reservation", Method: http.MethodPost, Path: "/v1/reservations", Summary: "Hold units", Tags: []string{"Reservations"},
+		Description: "Holds units of one or several SKUs, all of them or none, until the reservation is committed, released, or its time is up. The ledger decides, in the order of sales and receipts: of two callers who want the last unit, one gets it. " +
+			"The same id is the same reservation: send the same again after a lost answer. A reservation that was refused stays refused; to try again, use a new id.",
+		RequestBody: &huma.RequestBody{Required: true, Content: answer(ReservationDocument{}, jsonBody)},
+		Responses:   held("201", "Held, now or by an earlier request with this id.", map[string]string{"413": withBody["413"], "415": withBody["415"], "422": withBody["422"]}),
+	}, s.postReservation)
+	s.route(api, apikey.Read, huma.Operation{
+		OperationID: "get-reservation", Method: http.MethodGet, Path: "/v1/reservations/{id}", Summary: "Read a reservation", Tags: []string{"Reservations"},
+		Description: "How a reservation stands. One that ended is remembered for an hour.", Parameters: []*huma.Param{id},
+		Responses: with(problems(problem.Details{}, map[string]string{"400": "The id is not valid.", "404": withBody["404"]}), "200", &huma.Response{Description: "How it stands.", Content: answer(Reservation{}, jsonBody)}),
+	}, s.getReservation)
+	s.route(api, apikey.Write, huma.Operation{
+		OperationID: "extend-reservation", Method: http.MethodPost, Path: "/v1/reservations/{id}/extend", Summary: "Hold longer", Tags: []string{"Reservations"},
+		Description: "Has a reservation that is held end at another time.", Parameters: []*huma.Param{id},
+		RequestBody: &huma.RequestBody{Required: true, Content: answer(ExtensionDocument{}, jsonBody)}, Responses: held("200", "Held until the new time.", withBody),
+	}, s.extendReservation)
+	s.route(api, apikey.Write, huma.Operation{
+		OperationID: "commit-reservation", Method: http.MethodPost, Path: "/v1/reservations/{id}/commit", Summary: "Turn a reservation into an order", Tags: []string{"Reservations"},
+		Description: "Records the order, as POST /v1/orders does, and takes its units out of what is held, in one step. What the order leaves is given back; what it has beyond is sold all the same, and the item's reason says so. The same order again does no harm.",
+		Parameters:  []*huma.Param{id}, RequestBody: &huma.RequestBody{Required: true, Content: answer(OrderDocument{}, jsonBody)}, Responses: held("200", "The order is recorded.", withBody),
+	}, s.commitReservation)
+	s.route(api, apikey.Write, huma.Operation{
+		OperationID: "delete-reservation", Method: http.MethodDelete, Path: "/v1/reservations/{id}", Summary: "Give units back", Tags: []string{"Reservations"},
+		Description: "Ends a reservation. One that has ended is answered with how it ended.", Parameters: []*huma.Param{id},
+		Responses: held("200", "Nothing is held any more.", map[string]string{"404": withBody["404"]}),
+	}, s.deleteReservation)
+
 	dry := &huma.Param{Name: "dry_run", In: "query", Description: "Answers what would change, and changes nothing.", Schema: boolean}
 	s.route(api, apikey.Admin, huma.Operation{
 		OperationID: "put-catalog", Method: http.MethodPut, Path: "/v1/catalog", Summary: "Apply settings", Tags: []string{"Settings"},

@@ -43,7 +43,8 @@ func (s *Service) Stats() Stats {
 // instruments is the service's metrics.
 type instruments struct {
 	requests, orders, lines, events, rejected, bytes, sweeps metric.Int64Counter
-	seconds, ack                                             metric.Float64Histogram
+	seconds, ack, decided                                    metric.Float64Histogram
+	reservations                                             metric.Int64Counter
 }
 
 func newInstruments(m metric.Meter) (*instruments, error) {
@@ -60,15 +61,17 @@ func newInstruments(m metric.Meter) (*instruments, error) {
 		return h
 	}
 	i := &instruments{
-		requests: counter("onhand_ingest_requests", "", "HTTP requests by route and status."),
-		orders:   counter("onhand_ingest_orders", "", "Orders accepted, by source (api or orders.in)."),
-		lines:    counter("onhand_ingest_order_lines", "", "Order lines accepted, by source."),
-		events:   counter("onhand_ingest_events", "", "Stock events accepted that came as such."),
-		rejected: counter("onhand_ingest_rejected", "", "Items refused, by source and reason."),
-		bytes:    counter("onhand_ingest_received", "By", "Bytes of input, unpacked."),
-		sweeps:   counter("onhand_ingest_sweeps", "", "Order lists of channels asked for, by channel and outcome."),
-		seconds:  seconds("onhand_ingest_request_duration", "Time to answer a request."),
-		ack:      seconds("onhand_ingest_ack_duration", "Time until Kafka had acknowledged a batch."),
+		requests:     counter("onhand_ingest_requests", "", "HTTP requests by route and status."),
+		orders:       counter("onhand_ingest_orders", "", "Orders accepted, by source (api or orders.in)."),
+		lines:        counter("onhand_ingest_order_lines", "", "Order lines accepted, by source."),
+		events:       counter("onhand_ingest_events", "", "Stock events accepted that came as such."),
+		rejected:     counter("onhand_ingest_rejected", "", "Items refused, by source and reason."),
+		bytes:        counter("onhand_ingest_received", "By", "Bytes of input, unpacked."),
+		sweeps:       counter("onhand_ingest_sweeps", "", "Order lists of channels asked for, by channel and outcome."),
+		reservations: counter("onhand_ingest_reservations", "", "Reservations asked for, by the state they got."),
+		decided:      seconds("onhand_ingest_decision_duration", "Time until the ledger had decided on the events of a reservation."),
+		seconds:      seconds("onhand_ingest_request_duration", "Time to answer a request."),
+		ack:          seconds("onhand_ingest_ack_duration", "Time until Kafka had acknowledged a batch."),
 	}
 	return i, errors.Join(errs...)
 }

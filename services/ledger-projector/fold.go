@@ -47,6 +47,8 @@ func (f *Fold) Record(r *kgo.Record) {
 	case ledger.Applied:
 		f.Applied++
 		f.Oversold += res.Oversold
+	case ledger.Unchanged:
+		f.Applied++
 	case ledger.Duplicate:
 		f.Duplicates++
 	case ledger.Rejected:

@@ -137,6 +137,8 @@ func (st *storing) keep(t *turn) error {
 func (w *worker) fold(st *storing) error {
 	late := time.NewTimer(gather)
 	defer late.Stop()
+	due := time.NewTicker(dueEvery)
+	defer due.Stop()
 	for {
 		var t *turn
 		select {
@@ -158,6 +160,11 @@ func (w *worker) fold(st *storing) error {
 			if w.stopping() {
 				break
 			}
+			select {
+			case <-due.C:
+				w.giveUp()
+			default:
+			}
 			if len(w.records) == 0 {
 				w.refill()
 			}
@@ -177,6 +184,8 @@ func (w *worker) fold(st *storing) error {
 			}
 			select {
 			case <-w.more:
+			case <-due.C:
+				w.giveUp()
 			case <-waited:
 			case <-idle:
 				st.idle <- struct{}{}
@@ -289,6 +298,9 @@ func (w *worker) apply(t *turn, r *kgo.Record, e *event.Event) {
 		return
 	}
 	res := w.state.Apply(e, r.Offset, r.Timestamp.UnixMicro())
+	if res.Decided {
+		w.decide(t.out, e, r.Offset, b)
+	}
 	switch res.Outcome {
 	case ledger.Applied:
 		t.applied++
@@ -300,6 +312,8 @@ func (w *worker) apply(t *turn, r *kgo.Record, e *event.Event) {
 			w.alertUnknown(t.out, e, b)
 		}
 		w.trace(t, r, e)
+	case ledger.Unchanged:
+		t.applied++
 	case ledger.Duplicate:
 		t.duplicates++
 	case ledger.Passed:

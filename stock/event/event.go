@@ -32,15 +32,20 @@ const (
 	ReservationReleased       // held − at Location
 	SafetyStockSet            // safety stock of Location becomes Quantity
 	OrderWatermarkPassed      // no stock: every order that Channel took up to OccurredAt comes before it; has no SKU and no Quantity
+	ReservationRequested      // held + where Scope has units, or nothing: the ledger decides
+	ReservationExtended       // the reservation ends at ExpiresAt
+	ReservationConfirmed      // every SKU of the reservation is held: what is held is firm
+	ReservationAborted        // held −: the reservation of several SKUs comes to nothing, unless it was confirmed before
 )
 
 // KindCount is one more than the highest Kind.
-const KindCount = int(OrderWatermarkPassed) + 1
+const KindCount = int(ReservationAborted) + 1
 
 var kindNames = [KindCount]string{
 	"unspecified", "sale_recorded", "sale_cancelled", "sale_assigned", "sale_reassigned", "shipment_confirmed", "return_received",
 	"inbound_expected", "inbound_cancelled", "receipt_received", "stock_adjusted", "stock_counted", "transfer_shipped",
 	"transfer_received", "reservation_placed", "reservation_released", "safety_stock_set", "order_watermark_passed",
+	"reservation_requested", "reservation_extended", "reservation_confirmed", "reservation_aborted",
 }
 
 // String is the kind's name in JSON and in analytics: sale_recorded, stock_counted …
@@ -111,17 +116,22 @@ type Event struct {
 	OrderID            string
 	LineID             string
 	Reference          string // purchase order or transfer
-	ReservationID      string
+	ReservationID      string // of a sale: the reservation whose units are sold
 	Reason             string
 	Source             string
 	UnitPrice          string // decimal number in Currency
 	UnitCost           string // decimal number in Currency
 	Currency           string // ISO 4217
+	Scope              string // locations that may serve a requested reservation, in order of preference, one a line; empty for all
+	PeerSKU            string // of a request: the SKU that decides for all SKUs of the reservation; of an abort: the SKU to be told what was decided
 	Quantity           Units  // not negative, except for StockAdjusted
 	OccurredAt         int64  // source's clock; a sale's sold_at
 	ReceivedAt         int64  // Onhand's clock at ingest
 	AsOf               int64  // counter's clock: the moment a count speaks of
 	ExpiresAt          int64  // Onhand's clock: when a reservation ends by itself
+	DecideBy           int64  // Onhand's clock: a request of several SKUs is aborted then, unless it was confirmed
+	Parts              int64  // how many SKUs the requested reservation has
+	RequestHash        int64  // of what the whole reservation asks for
 	Kind               Kind
 	Disposition        Disposition
 	RestockedByChannel bool

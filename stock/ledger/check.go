@@ -31,6 +31,9 @@ func (f Fault) Error() string { return f.Detail }
 const (
 	MaxID   = 256 // of events, orders, lines, references and reservations
 	MaxName = 128 // of SKUs, locations and channels
+
+	MaxReservation = 90       // of a requested reservation's id: events are named after it and its SKU
+	MaxScope       = 64 << 10 // of a reservation's locations, together
 )
 
 // needs says which fields a kind cannot do without.
@@ -43,6 +46,7 @@ const (
 	needOrder
 	needReference
 	needReservation
+	needExpiry
 	ofChannel // no SKU, and no quantity
 	mayBeZero
 	maySign
@@ -66,6 +70,10 @@ var kindNeeds = [event.KindCount]needs{
 	event.ReservationReleased:  needReservation | mayBeZero,
 	event.SafetyStockSet:       needLocation | mayBeZero,
 	event.OrderWatermarkPassed: needChannel | ofChannel | mayBeZero,
+	event.ReservationRequested: needReservation | needExpiry,
+	event.ReservationExtended:  needReservation | needExpiry | mayBeZero,
+	event.ReservationConfirmed: needReservation | mayBeZero,
+	event.ReservationAborted:   needReservation | mayBeZero,
 }
 
 // Check says whether an event can be applied at all, whatever the stock is: the fields its kind needs, and quantities below maxQuantity (0 takes the
@@ -95,6 +103,8 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 		missing = "reference"
 	case n&needReservation != 0 && e.ReservationID == "":
 		missing = "reservation_id"
+	case n&needExpiry != 0 && e.ExpiresAt <= 0:
+		missing = "expires_at"
 	case e.Kind == event.StockCounted && e.AsOf <= 0:
 		missing = "as_of"
 	case e.Kind == event.OrderWatermarkPassed && e.OccurredAt <= 0:
@@ -117,6 +127,12 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 		return Fault{ReasonInvalid, "quantity", fmt.Sprintf("%s: quantity %d is negative: only stock_adjusted has a sign", e.ID, q)}
 	case q == 0 && n&mayBeZero == 0:
 		return Fault{ReasonInvalid, "quantity", fmt.Sprintf("%s: quantity is 0, so that a %s says nothing", e.ID, e.Kind)}
+	case e.Kind == event.ReservationRequested && len(e.ReservationID) > MaxReservation:
+		return Fault{ReasonInvalid, "reservation_id", fmt.Sprintf("%s: reservation_id has %d bytes, and at most %d are allowed", e.ID, len(e.ReservationID), MaxReservation)}
+	case len(e.Scope) > MaxScope:
+		return Fault{ReasonInvalid, "scope", fmt.Sprintf("%s: scope has %d bytes, and at most %d are allowed: name fewer locations, or none for all", e.ID, len(e.Scope), MaxScope)}
+	case e.Kind == event.ReservationRequested && e.PeerSKU != "" && e.DecideBy <= 0:
+		return Fault{ReasonInvalid, "decide_by", e.ID + ": decide_by is empty, and a reservation of several SKUs needs it: without one, what is held could stay undecided for ever"}
 	case e.Kind == event.ReturnReceived && (e.Disposition == event.NoDisposition || e.Disposition > event.Scrap):
 		return Fault{ReasonInvalid, "disposition", fmt.Sprintf("%s: disposition is missing or unknown: want restock, refurbish, quarantine or scrap", e.ID)}
 	case n&needToLocation != 0 && e.Location == e.ToLocation:
@@ -127,7 +143,7 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 
 func checkNames(e *event.Event) Fault {
 	if !name(e.ID, MaxID) || !name(e.SKU, MaxName) || !name(e.Location, MaxName) || !name(e.ToLocation, MaxName) || !name(e.Channel, MaxName) ||
-		!name(e.OrderID, MaxID) || !name(e.LineID, MaxID) || !name(e.Reference, MaxID) || !name(e.ReservationID, MaxID) {
+		!name(e.OrderID, MaxID) || !name(e.LineID, MaxID) || !name(e.Reference, MaxID) || !name(e.ReservationID, MaxID) || !name(e.PeerSKU, MaxName) {
 		return nameFault(e)
 	}
 	switch {
@@ -155,7 +171,7 @@ func nameFault(e *event.Event) Fault {
 	}{
 		{"id", e.ID, MaxID}, {"sku", e.SKU, MaxName}, {"location", e.Location, MaxName}, {"to_location", e.ToLocation, MaxName},
 		{"channel", e.Channel, MaxName}, {"order_id", e.OrderID, MaxID}, {"line_id", e.LineID, MaxID}, {"reference", e.Reference, MaxID},
-		{"reservation_id", e.ReservationID, MaxID},
+		{"reservation_id", e.ReservationID, MaxID}, {"peer_sku", e.PeerSKU, MaxName},
 	} {
 		if !name(x.value, x.limit) {
 			return Fault{ReasonInvalid, x.field, fmt.Sprintf("%.64q: %s is not a name: want at most %d bytes of UTF-8 without control characters", e.ID, x.field, x.limit)}

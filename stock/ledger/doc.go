@@ -18,6 +18,13 @@
 //  4. On hand is the newest count plus what moved after the moment it speaks of, in whatever order they arrive.
 //  5. The fold of different SKUs is independent.
 //
+// # Reservations
+//
+// A reservation that is placed (event.ReservationPlaced) is a fact. One that is requested is decided: its units are held if the locations of its scope and the SKU as
+// a whole have them, else nothing is. [Partition.Decision] is the answer, to a repeat of the request too; a replay decides the same, for time comes from events alone
+// ([Partition.Due] only tells what its caller may append to the log). Of several SKUs each part is tentative until the peer, the SKU that decides for all, has seen
+// the first confirmation or abort. docs/decisions/0004 has the reasons.
+//
 // # Open items
 //
 // An open item is an order line that is committed, a reservation that is held, or a purchase order or transfer that is inbound. It is kept as a

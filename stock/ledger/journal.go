@@ -15,10 +15,13 @@ type Segment struct {
 //	hasItem  8 bytes   key of the item; 1 byte: class | itemClosed | itemGone | itemWhole; when itemWhole: born;
 //	                   number of shares; by share: location index, units (zigzag)
 //	hasMove  8 bytes   hash of the SKU; location index; units (zigzag); at
+//	hasHold            a requested reservation's part, whole: id, SKU, channel, peer SKU and scope, each with its length before it; 1 byte: state;
+//	                   asked, committed, expires, decide by, parts, request hash, ended (zigzag); number of shares; by share: location index, units (zigzag)
 const (
 	hasID = 1 << iota
 	hasItem
 	hasMove
+	hasHold
 )
 
 const (
@@ -97,7 +100,9 @@ func (p *Partition) segment() *Segment {
 func (p *Partition) append(w *record) {
 	g := p.segment()
 	g.Data = append(g.Data, w.flags)
-	g.Data = append(g.Data, w.id[:]...)
+	if w.flags&hasID != 0 {
+		g.Data = append(g.Data, w.id[:]...)
+	}
 	g.Data = append(g.Data, w.itemB[:w.nItem]...)
 	g.Data = append(g.Data, w.moveB[:w.nMove]...)
 }

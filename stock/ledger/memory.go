@@ -4,7 +4,8 @@ package ledger
 // lazily.
 type Memory struct {
 	IDs, Items           int    // event ids within the window, and open items
-	IDDigest, ItemDigest uint64 // order-independent sums of hashes of each
+	Holds                int    // reservations' parts that were requested and are open or remembered
+	IDDigest, ItemDigest uint64 // order-independent sums of hashes of each; reservations count as items
 }
 
 // Memory sums up what is remembered.
@@ -29,6 +30,20 @@ func (p *Partition) Memory() Memory {
 			if x.units != 0 {
 				d += part(p.locations.hashes[x.loc], int64(x.units))
 			}
+		}
+		m.ItemDigest += mix64(d)
+	}
+	for _, h := range p.holds.by {
+		if p.forgotten(h) {
+			continue
+		}
+		m.Holds++
+		d := mix64(nameHash(h.reservation) ^ nameHash(h.sku)<<1)
+		for _, v := range [...]int64{int64(h.state), int64(h.asked), int64(h.committed), h.expires, h.decideBy, h.parts, h.hash, h.ended} {
+			d = mix64(d + uint64(v))
+		}
+		for _, x := range h.shares {
+			d += part(p.locations.hashes[x.loc], int64(x.units))
 		}
 		m.ItemDigest += mix64(d)
 	}

@@ -50,7 +50,8 @@ func (o Options) Validate() error {
 // rules is the version of the fold itself: it grows whenever the same events give another state, or the same journal bytes mean something else.
 //
 //	2: the channel is part of what names an order line
-const rules = 2
+//	3: reservations are requested, and decided here
+const rules = 3
 
 // String names the rules and the options: stored state that was folded by others is of no use.
 func (o Options) String() string {

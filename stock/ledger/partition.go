@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/reservation"
 )
 
 // Outcome says what became of an event.
@@ -17,6 +18,7 @@ const (
 	Applied   Outcome = iota
 	Duplicate         // its id was applied before, within the window: nothing changed
 	Passed            // an order watermark: it changes no stock, and is to be passed on after the levels of all events before it
+	Unchanged         // it is about a reservation and was applied, and no stock changed: Partition.Decision says what was decided
 	Rejected          // it cannot be applied: nothing changed, and Result.Fault says why
 )
 
@@ -25,6 +27,7 @@ type Result struct {
 	Outcome  Outcome
 	Fault    Fault // when Rejected
 	Oversold Units // units that this event left without stock: how far it took the SKU below zero, or further below
+	Decided  bool  // it is about a reservation: Partition.Decision is the answer, also to a repeat
 	Unknown  bool  // it cancels, ships, assigns or releases more than is known: applied as far as stock goes, remembered if the rest may follow
 }
 
@@ -43,6 +46,9 @@ type Partition struct {
 	oldest    int64 // oldest bucket that is live
 	seen      seenSet
 	items     itemTable
+	holds     holds
+	decision  reservation.Decision
+	offered   []offer
 
 	changed  []*SKU
 	journal  []Segment
@@ -183,13 +189,45 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 		}
 	}
 	if !p.seen.add(lo, hi, p.bucket) {
-		return Result{Outcome: Duplicate}
+		return Result{Outcome: Duplicate, Decided: p.repeated(s, e, offset)}
+	}
+	if e.ReservationID != "" && (ofHold(e.Kind) || e.Kind == event.ReservationReleased) {
+		if r, done := p.reserve(s, e, lo, hi, offset, at); done {
+			return r
+		}
 	}
 	if s == nil {
 		name := strings.Clone(e.SKU)
 		s = &SKU{name: name, hash: nameHash(name), fresh: true}
 		p.skus[name] = s
 	}
+	p.touch(s, e, offset, at)
+
+	before := s.cover
+	w := newRecord(lo, hi)
+	var h *hold
+	reason := ""
+	if e.ReservationID != "" && e.Kind == event.SaleRecorded {
+		h, reason = p.sell(s, e)
+	}
+	r := Result{Unknown: p.effect(s, e, &w)}
+	if h == nil {
+		p.append(&w)
+	} else {
+		p.appendHold(&w, h)
+	}
+	if e.ReservationID != "" && e.Kind == event.SaleRecorded {
+		p.decide(h, s, e, offset, reason)
+		r.Decided = true
+	}
+	if s.cover < 0 && s.cover < before && e.Kind != event.SafetyStockSet {
+		r.Oversold = min(before, 0) - s.cover
+	}
+	return r
+}
+
+// touch marks a SKU as changed by an event.
+func (p *Partition) touch(s *SKU, e *event.Event, offset, at int64) {
 	if !s.changed {
 		s.changed = true
 		p.changed = append(p.changed, s)
@@ -204,17 +242,6 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 	s.version++
 	s.offset, s.receivedAt, s.kind = offset, received, e.Kind
 	s.eventID = append(s.eventID[:0], e.ID...)
-
-	before := s.cover
-	w := newRecord(lo, hi)
-	unknown := p.effect(s, e, &w)
-	p.append(&w)
-
-	r := Result{Unknown: unknown}
-	if s.cover < 0 && s.cover < before && e.Kind != event.SafetyStockSet {
-		r.Oversold = min(before, 0) - s.cover
-	}
-	return r
 }
 
 // effect changes the buckets, and reports whether the event speaks of more units than are open.
@@ -433,4 +460,5 @@ func (p *Partition) advance(at int64) {
 	p.oldest = limit
 	p.seen.drop(tags)
 	p.carry(limit)
+	p.carryHolds(limit)
 }

@@ -121,7 +121,7 @@ func (r *Restoring) Journal(bucket int64, b []byte) error {
 	d := decoder{b: b}
 	for len(d.b) > 0 && !d.bad {
 		flags := d.byte()
-		if flags == 0 || flags&^(hasID|hasItem|hasMove) != 0 {
+		if flags == 0 || flags&^(hasID|hasItem|hasMove|hasHold) != 0 {
 			d.bad = true
 			break
 		}
@@ -136,6 +136,9 @@ func (r *Restoring) Journal(bucket int64, b []byte) error {
 		}
 		if flags&hasMove != 0 {
 			r.move(&d)
+		}
+		if flags&hasHold != 0 {
+			r.hold(&d, bucket)
 		}
 	}
 	if d.bad {
@@ -212,6 +215,7 @@ func (r *Restoring) move(d *decoder) {
 func (r *Restoring) Done() *Partition {
 	p := r.p
 	p.byHash = nil
+	p.holds.restored()
 	for _, s := range p.skus {
 		s.flushed()
 	}

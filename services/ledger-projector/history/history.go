@@ -47,7 +47,7 @@ type Change struct {
 	OccurredAt  time.Time `json:"occurred_at"`
 	EventID     string    `json:"event_id"`
 	Kind        string    `json:"kind"`
-	Outcome     string    `json:"outcome"` // applied, duplicate or rejected
+	Outcome     string    `json:"outcome"` // applied, unchanged (about a reservation), duplicate or rejected
 	Why         string    `json:"why,omitempty"`
 	Quantity    int64     `json:"quantity"`
 	Location    string    `json:"location,omitempty"`
@@ -115,7 +115,14 @@ func Of(ctx context.Context, q Query, yield func(Change) error) (*ledger.Level, 
 					fold.State.Level(k, 0, &after)
 				}
 				if yield != nil {
-					failed = yield(change(r, e, res, &before, &after))
+					c := change(r, e, res, &before, &after)
+					if res.Decided {
+						d := fold.State.Decision()
+						if c.Why = "the reservation is " + d.State.String(); d.Reason != "" {
+							c.Why += ": " + d.Reason
+						}
+					}
+					failed = yield(c)
 				}
 				before = clone(&after)
 				if after.SKU != "" {
@@ -161,6 +168,9 @@ func change(r *kgo.Record, e *event.Event, res ledger.Result, before, after *led
 	switch res.Outcome {
 	case ledger.Duplicate:
 		c.Outcome = "duplicate"
+		return c
+	case ledger.Unchanged:
+		c.Outcome = "unchanged"
 		return c
 	case ledger.Rejected:
 		c.Outcome, c.Why = "rejected", res.Fault.Reason+": "+res.Fault.Detail

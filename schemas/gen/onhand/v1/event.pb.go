@@ -62,6 +62,16 @@ const (
 	// Every order that the channel took up to occurred_at_us (its clock) comes before this record, in every partition of the topic. It is in all
 	// of them, has no SKU and no quantity, and its key is the channel. Changes no stock.
 	EventKind_EVENT_KIND_ORDER_WATERMARK_PASSED EventKind = 17
+	// Somebody asks to hold units for a reservation. The ledger decides where the record lies in the log: it holds them all, or none. The answer
+	// is in reservation.decisions.
+	EventKind_EVENT_KIND_RESERVATION_REQUESTED EventKind = 18
+	// A reservation that is held ends later, or earlier: at expires_at_us.
+	EventKind_EVENT_KIND_RESERVATION_EXTENDED EventKind = 19
+	// Every SKU of a reservation of several is held, and it is firm. The first of RESERVATION_CONFIRMED and RESERVATION_ABORTED that reaches the SKU that
+	// decides for all (peer_sku of the request) counts.
+	EventKind_EVENT_KIND_RESERVATION_CONFIRMED EventKind = 20
+	// A reservation of several SKUs comes to nothing: what is held for it is given back.
+	EventKind_EVENT_KIND_RESERVATION_ABORTED EventKind = 21
 )
 
 // Enum value maps for EventKind.
@@ -85,6 +95,10 @@ var (
 		15: "EVENT_KIND_RESERVATION_RELEASED",
 		16: "EVENT_KIND_SAFETY_STOCK_SET",
 		17: "EVENT_KIND_ORDER_WATERMARK_PASSED",
+		18: "EVENT_KIND_RESERVATION_REQUESTED",
+		19: "EVENT_KIND_RESERVATION_EXTENDED",
+		20: "EVENT_KIND_RESERVATION_CONFIRMED",
+		21: "EVENT_KIND_RESERVATION_ABORTED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":            0,
@@ -105,6 +119,10 @@ var (
 		"EVENT_KIND_RESERVATION_RELEASED":   15,
 		"EVENT_KIND_SAFETY_STOCK_SET":       16,
 		"EVENT_KIND_ORDER_WATERMARK_PASSED": 17,
+		"EVENT_KIND_RESERVATION_REQUESTED":  18,
+		"EVENT_KIND_RESERVATION_EXTENDED":   19,
+		"EVENT_KIND_RESERVATION_CONFIRMED":  20,
+		"EVENT_KIND_RESERVATION_ABORTED":    21,
 	}
 )
 
@@ -231,9 +249,10 @@ type StockEvent struct {
 	Disposition Disposition `protobuf:"varint,14,opt,name=disposition,proto3,enum=onhand.v1.Disposition" json:"disposition,omitempty"`
 	// Purchase order or transfer that inbound, receipts and transfers refer to.
 	Reference string `protobuf:"bytes,15,opt,name=reference,proto3" json:"reference,omitempty"`
-	// Reservation that is placed or released.
+	// Reservation that it is about. On SALE_RECORDED: the reservation whose units are sold; what it holds of the SKU is taken in the same step.
 	ReservationId string `protobuf:"bytes,16,opt,name=reservation_id,json=reservationId,proto3" json:"reservation_id,omitempty"`
-	// When a reservation expires (Onhand's clock), microseconds.
+	// When a reservation expires (Onhand's clock), microseconds. On RESERVATION_RELEASED: the reservation has expired, and ends only if this is still the
+	// moment at which it does.
 	ExpiresAtUs int64 `protobuf:"varint,17,opt,name=expires_at_us,json=expiresAtUs,proto3" json:"expires_at_us,omitempty"`
 	// The moment a count speaks of (the counter's clock), microseconds.
 	AsOfUs int64 `protobuf:"varint,18,opt,name=as_of_us,json=asOfUs,proto3" json:"as_of_us,omitempty"`
@@ -247,7 +266,17 @@ type StockEvent struct {
 	Source string `protobuf:"bytes,22,opt,name=source,proto3" json:"source,omitempty"`
 	// Ingest held it against the catalog, and the brand's intake policy let it in. An event that was written by anybody else has false, and can be refused
 	// for that (--checked-from of the ledger-projector).
-	Checked       bool `protobuf:"varint,23,opt,name=checked,proto3" json:"checked,omitempty"`
+	Checked bool `protobuf:"varint,23,opt,name=checked,proto3" json:"checked,omitempty"`
+	// On RESERVATION_REQUESTED: the locations that may serve it, in order of preference, one a line; empty for all.
+	Scope string `protobuf:"bytes,24,opt,name=scope,proto3" json:"scope,omitempty"`
+	// On RESERVATION_REQUESTED of several SKUs: the SKU that decides for all of them. On RESERVATION_ABORTED: the SKU that is to be told what was decided.
+	PeerSku string `protobuf:"bytes,25,opt,name=peer_sku,json=peerSku,proto3" json:"peer_sku,omitempty"`
+	// On RESERVATION_REQUESTED: how many SKUs the reservation has.
+	Parts int64 `protobuf:"varint,26,opt,name=parts,proto3" json:"parts,omitempty"`
+	// On RESERVATION_REQUESTED of several SKUs: from then on it is aborted unless it was confirmed (Onhand's clock), microseconds.
+	DecideByUs int64 `protobuf:"varint,27,opt,name=decide_by_us,json=decideByUs,proto3" json:"decide_by_us,omitempty"`
+	// Hash of what the whole reservation asks for, so that an id that is used twice is noticed.
+	RequestHash   int64 `protobuf:"varint,28,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -443,11 +472,46 @@ func (x *StockEvent) GetChecked() bool {
 	return false
 }
 
+func (x *StockEvent) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *StockEvent) GetPeerSku() string {
+	if x != nil {
+		return x.PeerSku
+	}
+	return ""
+}
+
+func (x *StockEvent) GetParts() int64 {
+	if x != nil {
+		return x.Parts
+	}
+	return 0
+}
+
+func (x *StockEvent) GetDecideByUs() int64 {
+	if x != nil {
+		return x.DecideByUs
+	}
+	return 0
+}
+
+func (x *StockEvent) GetRequestHash() int64 {
+	if x != nil {
+		return x.RequestHash
+	}
+	return 0
+}
+
 var File_onhand_v1_event_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15onhand/v1/event.proto\x12\tonhand.v1\"\xdc\x05\n" +
+	"\x15onhand/v1/event.proto\x12\tonhand.v1\"\xe8\x06\n" +
 	"\n" +
 	"StockEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12(\n" +
@@ -475,7 +539,13 @@ const file_onhand_v1_event_proto_rawDesc = "" +
 	"\x0eoccurred_at_us\x18\x14 \x01(\x03R\foccurredAtUs\x12$\n" +
 	"\x0ereceived_at_us\x18\x15 \x01(\x03R\freceivedAtUs\x12\x16\n" +
 	"\x06source\x18\x16 \x01(\tR\x06source\x12\x18\n" +
-	"\achecked\x18\x17 \x01(\bR\achecked*\xd9\x04\n" +
+	"\achecked\x18\x17 \x01(\bR\achecked\x12\x14\n" +
+	"\x05scope\x18\x18 \x01(\tR\x05scope\x12\x19\n" +
+	"\bpeer_sku\x18\x19 \x01(\tR\apeerSku\x12\x14\n" +
+	"\x05parts\x18\x1a \x01(\x03R\x05parts\x12 \n" +
+	"\fdecide_by_us\x18\x1b \x01(\x03R\n" +
+	"decideByUs\x12!\n" +
+	"\frequest_hash\x18\x1c \x01(\x03R\vrequestHash*\xee\x05\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18EVENT_KIND_SALE_RECORDED\x10\x01\x12\x1d\n" +
@@ -495,7 +565,11 @@ const file_onhand_v1_event_proto_rawDesc = "" +
 	"\x1dEVENT_KIND_RESERVATION_PLACED\x10\x0e\x12#\n" +
 	"\x1fEVENT_KIND_RESERVATION_RELEASED\x10\x0f\x12\x1f\n" +
 	"\x1bEVENT_KIND_SAFETY_STOCK_SET\x10\x10\x12%\n" +
-	"!EVENT_KIND_ORDER_WATERMARK_PASSED\x10\x11*\x91\x01\n" +
+	"!EVENT_KIND_ORDER_WATERMARK_PASSED\x10\x11\x12$\n" +
+	" EVENT_KIND_RESERVATION_REQUESTED\x10\x12\x12#\n" +
+	"\x1fEVENT_KIND_RESERVATION_EXTENDED\x10\x13\x12$\n" +
+	" EVENT_KIND_RESERVATION_CONFIRMED\x10\x14\x12\"\n" +
+	"\x1eEVENT_KIND_RESERVATION_ABORTED\x10\x15*\x91\x01\n" +
 	"\vDisposition\x12\x1b\n" +
 	"\x17DISPOSITION_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13DISPOSITION_RESTOCK\x10\x01\x12\x19\n" +

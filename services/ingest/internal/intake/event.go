@@ -95,7 +95,7 @@ var hints = map[int]string{
 func kindList() string {
 	names := make([]string, 0, event.KindCount-1)
 	for k := 1; k < event.KindCount; k++ {
-		if k != int(event.OrderWatermarkPassed) {
+		if k < int(event.OrderWatermarkPassed) {
 			names = append(names, event.Kind(k).String())
 		}
 	}
@@ -213,6 +213,10 @@ func (p *parser) eventKind(e *event.Event) {
 	k, ok := event.ParseKind(s)
 	if ok && k == event.OrderWatermarkPassed { // it must reach every partition, after all orders
 		p.fault("kind", "unknown_kind", "a watermark is no event of a SKU: send it to POST /v1/channels/{channel}/watermark")
+		return
+	}
+	if ok && k >= event.ReservationRequested { // the ledger decides on them, and somebody waits for the answer
+		p.fault("kind", "unknown_kind", "a reservation is asked for, not told: see POST /v1/reservations")
 		return
 	}
 	if !ok {
