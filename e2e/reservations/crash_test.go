@@ -19,7 +19,7 @@ func TestInstancesDieInTheMiddle(t *testing.T) {
 		c.ReservationTimeout, c.Drain, c.AckTimeout = 500*time.Millisecond, time.Millisecond, time.Second
 	}
 	a := g.api(hasty)
-	const pairs, units = 6, 20
+	const pairs, units = 6, 200
 	for i := range pairs {
 		a.receive(fmt.Sprint("L", i), units)
 		a.receive(fmt.Sprint("R", i), units)

@@ -23,7 +23,7 @@
 // A reservation that is placed (event.ReservationPlaced) is a fact. One that is requested is decided: its units are held if the locations of its scope and the SKU as
 // a whole have them, else nothing is. [Partition.Decision] is the answer, to a repeat of the request too; a replay decides the same, for time comes from events alone
 // ([Partition.Due] only tells what its caller may append to the log). Of several SKUs each part is tentative until the peer, the SKU that decides for all, has seen
-// the first confirmation or abort. docs/decisions/0004 has the reasons.
+// the first confirmation or abort. docs/decisions/0007 has the reasons.
 //
 // # Open items
 //
