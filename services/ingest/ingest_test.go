@@ -316,7 +316,7 @@ func TestOrderBecomesOneOrderAndASaleForEachLine(t *testing.T) {
 	e := events["sale/shop/1001/2"]
 	e.ReceivedAt = 0
 	want := event.Event{ID: "sale/shop/1001/2", Kind: event.SaleRecorded, SKU: "CUP", Location: "hq", Channel: "shop", OrderID: "1001", LineID: "2",
-		Quantity: 1, UnitPrice: "3", Currency: "EUR", OccurredAt: placed, Source: "api"}
+		Quantity: 1, UnitPrice: "3", Currency: "EUR", OccurredAt: placed, Source: "api", Checked: true}
 	if len(events) != 2 || e != want {
 		t.Errorf("%d events, second\n got %+v\nwant %+v", len(events), e, want)
 	}
