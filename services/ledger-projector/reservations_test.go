@@ -45,7 +45,7 @@ func (r *rig) states(want map[string]reservation.State) map[string]*reservation.
 	return got
 }
 
-func receipt(sku string, units event.Units) event.Event {
+func stocked(sku string, units event.Units) event.Event {
 	return event.Event{ID: "receipt/" + sku, Kind: event.ReceiptReceived, SKU: sku, Location: "berlin", Quantity: units, OccurredAt: 1, ReceivedAt: 1}
 }
 
@@ -71,7 +71,7 @@ func verdict(id, sku string, k event.Kind) event.Event {
 func TestReservationIsDecidedAndExpires(t *testing.T) {
 	r := newRig(t, miniredis.RunT(t).Addr())
 	s := r.start(nil)
-	r.send(receipt("A", 3), part("long", "A", 2, time.Hour, "", 0), part("refused", "A", 2, time.Hour, "", 0), part("short", "A", 1, time.Millisecond, "", 0))
+	r.send(stocked("A", 3), part("long", "A", 2, time.Hour, "", 0), part("refused", "A", 2, time.Hour, "", 0), part("short", "A", 1, time.Millisecond, "", 0))
 	got := r.states(map[string]reservation.State{"long/A": reservation.Held, "refused/A": reservation.Refused, "short/A": reservation.Expired})
 	if d := got["refused/A"]; d.Available != 1 || d.Quantity != 2 || d.Units() != 0 {
 		t.Errorf("the refusal says %+v", d)
@@ -121,7 +121,7 @@ func TestNoPartialHoldSurvives(t *testing.T) {
 	} {
 		n++
 		id, a, b := fmt.Sprint("r", n), fmt.Sprint("A", n), fmt.Sprint("B", n)
-		events = append(events, receipt(a, 2), receipt(b, 2))
+		events = append(events, stocked(a, 2), stocked(b, 2))
 		stock[a], stock[b] = 2, 2
 		decide := 50 * time.Millisecond
 		for step, e := range map[int]event.Event{requestA: part(id, a, 1, time.Hour, a, decide), requestB: part(id, b, 1, time.Hour, a, decide)} {
