@@ -208,7 +208,7 @@ func (f *pastFlags) query(ctx context.Context) (history.Query, error) {
 	q := history.Query{SKU: f.SKU, Offset: f.Offset}
 	var err error
 	if f.Time != "" {
-		if q.Time, err = moment(f.Time, time.Now()); err != nil {
+		if q.Time, err = moment("--time", f.Time, time.Now()); err != nil {
 			return q, err
 		}
 	}
@@ -223,7 +223,7 @@ func (f *pastFlags) query(ctx context.Context) (history.Query, error) {
 }
 
 // moment reads a time of a flag.
-func moment(text string, now time.Time) (time.Time, error) {
+func moment(flag, text string, now time.Time) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
 		if at, err := time.Parse(layout, text); err == nil {
 			return at, nil
@@ -232,7 +232,7 @@ func moment(text string, now time.Time) (time.Time, error) {
 	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
 		return now.Add(-d), nil
 	}
-	return time.Time{}, fmt.Errorf("--time %q: want 2026-01-31T12:00:00Z, 2026-01-31, or how long ago, such as 90m", text)
+	return time.Time{}, fmt.Errorf("%s %q: want 2026-01-31T12:00:00Z, 2026-01-31, or how long ago, such as 90m", flag, text)
 }
 
 type ledgerAtCmd struct{ pastFlags }

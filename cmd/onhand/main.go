@@ -35,6 +35,7 @@ type cli struct {
 	Console     consoleCmd     `cmd:"" help:"Print a link that opens the console once."`
 	Tail        tailCmd        `cmd:"" help:"Follow a topic, its records as JSON."`
 	Simulate    simulateCmd    `cmd:"" help:"Try the allocation modes in simulated worlds with faults, and count what is oversold."`
+	Whatif      whatifCmd      `cmd:"" help:"Replay recorded events under other rules: what would have been oversold, lost and written."`
 	Ledger      ledgerCmd      `cmd:"" help:"Verify, rebuild and look into the past of the ledger."`
 	Rejected    rejectedCmd    `cmd:"" help:"Look at input that could not be applied."`
 	Explain     explainCmd     `cmd:"" help:"Say what each channel should show of a SKU, and why."`

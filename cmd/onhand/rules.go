@@ -106,27 +106,14 @@ type movedUnit struct {
 func (c *rulesDiffCmd) compare(ctx context.Context, file *catalogfile.File) (*difference, error) {
 	log := slog.New(slog.DiscardHandler)
 	conf := brokersOf(c.target, c.Config)
-	view, err := catalogview.New(conf, log)
+	before, listings, err := catalogNow(ctx, conf, log)
 	if err != nil {
 		return nil, err
 	}
-	viewing, stop := context.WithCancel(ctx)
-	viewed := make(chan error, 1)
-	go func() { viewed <- view.Run(viewing) }()
-	defer func() { stop(); <-viewed }()
-	if err := view.WaitReady(ctx); err != nil {
-		return nil, err
-	}
-	before := view.Settings()
 	after := &catalog.Settings{
 		Version: before.Version, Channels: entries(before.Channels, c.Prune && file.Sections["channels"]),
 		Locations: entries(before.Locations, c.Prune && file.Sections["locations"]), Rules: entries(before.Rules, c.Prune && file.Sections["rules"]),
 	}
-	listings := make(map[string]*catalog.Listing)
-	view.Listings(func(l *catalog.Listing) bool {
-		listings[l.SKU] = l
-		return true
-	})
 	later := entries(listings, c.Prune && file.Sections["listings"])
 	file.Document.Merge(after, later)
 
@@ -181,6 +168,27 @@ func (c *rulesDiffCmd) compare(ctx context.Context, file *catalogfile.File) (*di
 		return cmp.Or(cmp.Compare(b.size(), a.size()), cmp.Compare(a.SKU, b.SKU), cmp.Compare(a.Channel, b.Channel))
 	})
 	return d, nil
+}
+
+// catalogNow is the settings in force, and the listings by SKU.
+func catalogNow(ctx context.Context, conf kafka.Config, log *slog.Logger) (*catalog.Settings, map[string]*catalog.Listing, error) {
+	view, err := catalogview.New(conf, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	viewing, stop := context.WithCancel(ctx)
+	viewed := make(chan error, 1)
+	go func() { viewed <- view.Run(viewing) }()
+	defer func() { stop(); <-viewed }()
+	if err := view.WaitReady(ctx); err != nil {
+		return nil, nil, err
+	}
+	listings := make(map[string]*catalog.Listing)
+	view.Listings(func(l *catalog.Listing) bool {
+		listings[l.SKU] = l
+		return true
+	})
+	return view.Settings(), listings, nil
 }
 
 // entries is a copy of a section, empty when the file replaces it as a whole.
