@@ -286,7 +286,7 @@ func (x *outcome) note(fallback time.Duration) {
 		add("the log no longer begins with its first event: stock that came before is not known, and sales of it count as lost or oversold")
 	}
 	if x.Imported > 0 {
-		add("%s sales were heard of more than a day after they were made, and count as made when they were heard of", group(int64(x.Imported)))
+		add("sales heard of more than a day after they were made, which count as made when they were heard of: %s", group(int64(x.Imported)))
 	}
 	if x.SkippedNow+x.SkippedThen > 0 {
 		add("%s (now) and %s (then) cancellations, assignments, shipments and returns of lost sales were left out", group(int64(x.SkippedNow)), group(int64(x.SkippedThen)))
