@@ -217,6 +217,14 @@ func (s *side) rules(id string, listing *catalog.Listing) *allocation.Rules {
 func (s *side) sell(x *entry) {
 	k := s.sku(x)
 	n := s.channel(x.Channel)
+	if x.ReservationID != "" { // its units are held for it: nothing is promised anew
+		n.Sales++
+		n.Units += x.Quantity
+		if c := k.cell(s.plan.Layout.Seller(x.Channel)); c != nil {
+			c.shown = max(0, c.shown-x.Quantity)
+		}
+		return
+	}
 	if !n.Unwritten {
 		c := k.cell(s.plan.Layout.Seller(x.Channel))
 		if c == nil || c.shown < x.Quantity {
@@ -259,7 +267,9 @@ func (s *side) see(x *entry) {
 	}
 	switch {
 	case x.Kind == event.SaleRecorded:
-		k.unseen -= x.Quantity
+		if x.ReservationID == "" {
+			k.unseen -= x.Quantity
+		}
 		if c != nil && !(c.absolute && x.sold <= c.landed) { // else a write has set the number since
 			c.belief -= x.Quantity
 		}

@@ -176,7 +176,7 @@ func (r *Replay) Add(partition int32, offset, at int64, e *event.Event) {
 // clone is e with strings of its own.
 func clone(e *event.Event) event.Event {
 	x := *e
-	for _, s := range []*string{&x.ID, &x.SKU, &x.Location, &x.ToLocation, &x.Channel, &x.OrderID, &x.LineID, &x.Reference, &x.ReservationID, &x.Reason, &x.Source, &x.UnitPrice, &x.UnitCost, &x.Currency} {
+	for _, s := range []*string{&x.ID, &x.SKU, &x.Location, &x.ToLocation, &x.Channel, &x.OrderID, &x.LineID, &x.Reference, &x.ReservationID, &x.Scope, &x.PeerSKU, &x.Reason, &x.Source, &x.UnitPrice, &x.UnitCost, &x.Currency} {
 		*s = strings.Clone(*s)
 	}
 	return x
