@@ -709,7 +709,7 @@ func (d *Decider) lend() {
 		if _, flying, _ := p.b.InFlight(); flying {
 			continue
 		}
-		low := p.share / 4
+		low := p.share / 2
 		if d.in.Rules.Share == allocation.ByPriority {
 			low = p.share * 3 / 4
 		}

@@ -36,6 +36,14 @@ func (q *Queue) AnswerWrite(j *Request, results []adapter.ItemResult, err error,
 		if r.Verdict == adapter.Busy && busy == 0 {
 			busy = q.backoff(it.failures + 1)
 		}
+		if it.grant != nil && it.grant.ahead {
+			if r.Verdict == adapter.Busy {
+				q.aheadAgain(it, now.Add(busy), now)
+			} else {
+				q.ran(it, r.Verdict != adapter.Applied && r.Verdict != adapter.Refused && r.Verdict != adapter.Stale, now)
+			}
+			continue
+		}
 		if it.grant != nil {
 			q.answerGrant(j, i, &r, now.Add(busy), now)
 			continue
@@ -240,6 +248,13 @@ func (q *Queue) failed(j *Request, err error, now time.Time) {
 		it.part.underWay--
 		it.place = resting
 		switch {
+		case it.grant != nil && it.grant.ahead && j.kind == writing:
+			j.problem(i, ce.Kind.String())
+			if ce.Kind == adapter.Uncertain || ce.Kind == adapter.Malformed {
+				q.ran(it, ce.Kind == adapter.Uncertain, now)
+			} else {
+				q.aheadAgain(it, at, now)
+			}
 		case halve:
 			j.problem(i, ce.Kind.String())
 			q.halve(it, len(j.items), now)

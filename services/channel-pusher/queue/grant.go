@@ -17,10 +17,12 @@ type grant struct {
 	external     string
 	target       target // that it came with
 	seq          int64
-	left         bool   // it reached the channel at least once, in vain
-	doubt        bool   // it may have been applied, or may still be
-	inherited    bool   // in doubt because whoever had the partition before may have sent it
-	code, detail string // of the doubt
+	left         bool      // it reached the channel at least once, in vain
+	doubt        bool      // it may have been applied, or may still be
+	inherited    bool      // in doubt because whoever had the partition before may have sent it
+	ahead        bool      // a forerunner is queued or under way
+	ran          time.Time // until then a forerunner that nobody answered may still land
+	code, detail string    // of the doubt
 }
 
 // urgency is that of what the write does: decreases before increases, scarce before plenty.
@@ -73,6 +75,7 @@ func (q *Queue) open(it *item, now time.Time) {
 		// It may have been under way when its request's owner stopped, and that request's time has to run out first.
 		g.inherited = true
 		q.wonder(it, "restarted", "it may have been sent before a restart", nil, 0, now, q.timeout+q.late)
+		q.forerun(it, now)
 	case q.ignoring:
 		q.giveUp(it, "no_channel", "nothing is written to the channel", now)
 	case q.paused():
@@ -98,11 +101,66 @@ func (q *Queue) enqueue(it *item, now time.Time) {
 	switch {
 	case it.clearAt.After(now):
 		q.delay(it, it.clearAt)
+		if it.grant.ran.IsZero() {
+			q.forerun(it, now)
+		}
 	case it.grant.write.Operation == write.Read:
 		q.toRead(it)
 	default:
 		q.makeReady(it, now)
 	}
+}
+
+// forerun has a granted 0 that must wait for what was sent before sent ahead of that, too. Nobody is told, and nothing is taken to follow from it: what was sent before
+// may land after it, and the write itself, or the read, still comes when that is over. But the channel stops selling at once if it can, and a 0 more never lets a
+// channel sell more than it was exposed to, however late it lands. The item waits.
+func (q *Queue) forerun(it *item, now time.Time) {
+	g := it.grant
+	if it.gone || q.ignoring || q.paused() || g.write.Operation != write.Absolute || g.write.Quantity != 0 {
+		return
+	}
+	q.unqueue(it)
+	g.ahead = true
+	q.makeReady(it, now)
+}
+
+// ran goes on with a granted write whose forerunner was answered, or is not sent. A forerunner of unknown outcome may land for a while.
+func (q *Queue) ran(it *item, unknown bool, now time.Time) {
+	g := it.grant
+	g.ahead = false
+	g.ran = now
+	if unknown {
+		g.ran = now.Add(q.late)
+		it.clear(g.ran)
+	}
+	switch {
+	case it.gone:
+	case g.inherited && it.seq != g.seq && it.target.grants(): // as in supersede
+		q.settle(it.part, g.seq)
+		q.forgetGrant(it)
+		it.clearAt = g.ran
+		q.rest(it, true, now)
+	default:
+		q.delay(it, later(it.clearAt, now))
+	}
+}
+
+// aheadAgain has a forerunner that certainly did nothing sent again, unless the write itself is due before.
+func (q *Queue) aheadAgain(it *item, at, now time.Time) {
+	if it.gone || q.ignoring || q.paused() || !it.clearAt.After(at) || it.seq != it.grant.seq {
+		q.ran(it, false, now)
+		return
+	}
+	it.failures++
+	q.stats.Retries++
+	q.delay(it, at)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // unable says why a granted write cannot be carried out at this channel; empty when it can.
@@ -124,6 +182,11 @@ func (q *Queue) unable(g *grant) string {
 // dueGrant deals with a granted write whose time has come.
 func (q *Queue) dueGrant(it *item, now time.Time) {
 	g := it.grant
+	if g.ahead && it.clearAt.After(now) && !q.ignoring && !q.paused() {
+		q.makeReady(it, now)
+		return
+	}
+	g.ahead = false
 	switch {
 	case g.doubt && (q.ignoring || (q.writable && !q.caps.ReadBack)):
 		q.surmise(it, nil, now)
@@ -169,6 +232,9 @@ func (q *Queue) dropGrant(it *item, now time.Time) {
 	case it.place == toRead:
 		q.unqueue(it)
 		q.surmise(it, nil, now)
+	case it.grant.ahead:
+		q.unqueue(it)
+		q.ran(it, false, now)
 	}
 }
 
@@ -207,7 +273,11 @@ func (q *Queue) giveUp(it *item, code, detail string, now time.Time) {
 		q.stats.NotSent++
 	}
 	seq := it.grant.seq
-	q.tell(q.result(it, o, code, detail, 0), nil, 0)
+	res := q.result(it, o, code, detail, 0)
+	if !it.grant.ran.IsZero() { // it was not applied, but its forerunner may have been: nobody can say what is shown
+		res.Outcome, res.Settled = write.Unknown, true
+	}
+	q.tell(res, nil, 0)
 	q.settles(it.part, seq)
 	q.forgetGrant(it)
 	if code != "superseded" { // then the caller goes on

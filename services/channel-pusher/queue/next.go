@@ -222,11 +222,22 @@ func (q *Queue) takeWrite(j *Request, it *item, now time.Time) {
 	var id string
 	external := it.external
 	if g := it.grant; g != nil {
+		if g.ahead && (q.unable(g) != "" || !it.clearAt.After(now)) {
+			g.ahead = false
+			if g.doubt || it.clearAt.After(now) {
+				q.delay(it, later(it.clearAt, now))
+				return
+			}
+		}
 		if why := q.unable(g); why != "" {
 			q.giveUp(it, "unsupported", why, now)
 			return
 		}
 		id, external = g.write.ID, g.external
+		if g.ahead { // the write itself must not be taken for the same one
+			id += "/ahead"
+			g.left = true
+		}
 		it.op.sentAt = now.UnixMicro()
 		it.sent, it.sentSeq = g.target, g.seq
 	} else {

@@ -141,6 +141,9 @@ func (q *Queue) supersede(it *item, p *Partition, seq int64, x *target, now time
 		q.settle(it.part, g.seq)
 		q.forgetGrant(it)
 		it.clearAt = time.Time{}
+		if g.ran.After(now) {
+			it.clearAt = g.ran
+		}
 	}
 	return true
 }
