@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 func TestInstancesDieInTheMiddle(t *testing.T) {
 	g := start(t)
 	hasty := func(c *ingest.Config) {
-		c.ReservationTimeout, c.Drain, c.AckTimeout = 500*time.Millisecond, time.Millisecond, time.Second
+		c.ReservationTimeout, c.Drain, c.AckTimeout = 2*time.Second, time.Millisecond, time.Second
 	}
 	a := g.api(hasty)
 	const pairs, units = 6, 200
@@ -30,10 +31,11 @@ func TestInstancesDieInTheMiddle(t *testing.T) {
 	for life := range 6 {
 		before := len(promised)
 		var wg sync.WaitGroup
+		var stopped atomic.Bool
 		for c := range 8 {
 			wg.Go(func() {
 				rng := rand.New(rand.NewPCG(uint64(life), uint64(c)))
-				for range 12 {
+				for !stopped.Load() {
 					mu.Lock()
 					n++
 					id := fmt.Sprint("r-", n)
@@ -54,6 +56,7 @@ func TestInstancesDieInTheMiddle(t *testing.T) {
 			return len(promised) >= enough
 		})
 		a.stop()
+		stopped.Store(true)
 		wg.Wait()
 		a = g.api(hasty)
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -135,12 +136,15 @@ func TestKilled(t *testing.T) {
 	}
 	makeTopic(t, c, "t", 3, nil)
 	var acked atomic.Int64
+	var promises sync.WaitGroup
 	keys := make(chan string, 100_000)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	for i := range 50_000 {
 		key := fmt.Sprint(i)
+		promises.Add(1)
 		c.Produce(ctx, &kgo.Record{Key: []byte(key), Value: make([]byte, 100)}, func(_ *kgo.Record, err error) {
+			defer promises.Done()
 			if err == nil {
 				keys <- key
 				acked.Add(1)
@@ -158,7 +162,8 @@ func TestKilled(t *testing.T) {
 	}
 	_ = cmd.Wait() // killed
 	cancel()
-	c.Close() // every record's promise has been called then
+	c.Close()
+	promises.Wait()
 	close(keys)
 	var want []string
 	for k := range keys {

@@ -160,12 +160,15 @@ func (r *rig) alert(a alert.Alert) {
 }
 
 // newRig makes an account in the current bubble. The test calls stop before it ends.
-func newRig(cfg Config, conf catalog.Channel) *rig {
+func newRig(cfg Config, conf catalog.Channel) *rig { return newLeasedRig(cfg, conf, 1e6*time.Hour) }
+
+// newLeasedRig is a rig whose partitions are its own for a session.
+func newLeasedRig(cfg Config, conf catalog.Channel, session time.Duration) *rig {
 	cfg.instance = "test"
 	r := &rig{shown: make(map[string]int64), now: make(map[string]bool)}
 	e := &engine{
 		cfg: cfg, out: r, adapters: map[string]adapter.Adapter{"http": r}, secret: func(string) (string, error) { return "", nil },
-		tracer: noop.NewTracerProvider().Tracer(""), log: slog.New(slog.NewTextHandler(io.Discard, nil)), flights: context.Background(), lease: &lease{session: 1e6 * time.Hour},
+		tracer: noop.NewTracerProvider().Tracer(""), log: slog.New(slog.NewTextHandler(io.Discard, nil)), flights: context.Background(), lease: &lease{session: session},
 	}
 	e.lease.renew(time.Now())
 	conf.ID, conf.Adapter = "shop", "http"
@@ -929,9 +932,8 @@ func TestSalesBehindALaterEventAreNotSoldAgain(t *testing.T) {
 // An account that has not heard from Kafka for a session sends nothing: its partitions may be another's.
 func TestNothingIsSentWithoutALease(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		r := newRig(still(), catalog.Channel{})
+		r := newLeasedRig(still(), catalog.Channel{}, 10*time.Second)
 		defer r.stop()
-		r.account.lease.session = 10 * time.Second
 		pass(9 * time.Second)
 		r.target("a", 5, 1, 0)
 		pass(time.Millisecond)
