@@ -131,11 +131,12 @@ func (b *books) commit(l *line, units int64) {
 
 // pick takes a line that fits, or nil.
 func (b *books) pick(rng *rand.Rand, fits func(*line) bool) *line {
-	for range 20 {
-		if len(b.lines) == 0 {
-			return nil
-		}
-		if l := b.lines[rng.IntN(len(b.lines))]; fits(l) {
+	if len(b.lines) == 0 {
+		return nil
+	}
+	first := rng.IntN(len(b.lines))
+	for i := range b.lines {
+		if l := b.lines[(first+i)%len(b.lines)]; fits(l) {
 			return l
 		}
 	}
