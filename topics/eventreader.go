@@ -58,11 +58,11 @@ func readEvent(b []byte, e *event.Event) bool {
 			}
 		}
 		b = b[n:]
-		v, n := uint64(0), 1
 		if len(b) == 0 {
 			return false
 		}
-		if v = uint64(b[0]); v >= 0x80 {
+		v, n := uint64(b[0]), 1
+		if v >= 0x80 {
 			if v, n = binary.Uvarint(b); n <= 0 {
 				return false
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -35,7 +36,7 @@ func TestCertificate(t *testing.T) {
 	}
 	put := func(c escrow.Certificate) {
 		t.Helper()
-		r := topics.Record(schemas.Certificates, c.Day+"/"+string('0'+rune(c.Partition)), codec.AppendCertificate(nil, &c))
+		r := topics.Record(schemas.Certificates, c.Day+"/"+strconv.Itoa(int(c.Partition)), codec.AppendCertificate(nil, &c))
 		kafka.ToPartition(r, c.Partition)
 		if err := client.ProduceSync(t.Context(), []*kgo.Record{r}...).FirstErr(); err != nil {
 			t.Fatal(err)

@@ -177,8 +177,11 @@ func catalogNow(ctx context.Context, conf kafka.Config, log *slog.Logger) (*cata
 		return nil, nil, err
 	}
 	viewing, stop := context.WithCancel(ctx)
-	viewed := make(chan error, 1)
-	go func() { viewed <- view.Run(viewing) }()
+	viewed := make(chan struct{})
+	go func() {
+		defer close(viewed)
+		_ = view.Run(viewing) // what it could not read, WaitReady misses
+	}()
 	defer func() { stop(); <-viewed }()
 	if err := view.WaitReady(ctx); err != nil {
 		return nil, nil, err

@@ -151,7 +151,7 @@ func TestChangesGoOnWhereTheyStopped(t *testing.T) {
 	r.check(opts())
 
 	one := listen(t, base, "?sku=A&sku=none", "")
-	if ct := one.res.Header.Get("Content-Type"); one.res.StatusCode != 200 || ct != "text/event-stream" {
+	if ct := one.res.Header.Get("Content-Type"); one.res.StatusCode != http.StatusOK || ct != "text/event-stream" {
 		t.Fatal(one.res.StatusCode, ct)
 	}
 	one.until("A", 1) // named SKUs begin with what is
@@ -297,7 +297,7 @@ func TestASlowReaderIsLetGoAndHoldsNobodyUp(t *testing.T) {
 	if _, ok := fast.next(); ok {
 		t.Error("the stream goes on after its end")
 	}
-	if l := listen(t, base, "", ""); l.res.StatusCode != 503 {
+	if l := listen(t, base, "", ""); l.res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("after the stop: %d", l.res.StatusCode)
 	}
 }

@@ -262,7 +262,7 @@ func (w *worker) load() error {
 	w.oversold, w.generation = m.Oversold, int64(w.store.Generation())
 	w.serving.Store(w.generation)
 	select {
-	case <-w.moved: // it is what was just loaded
+	case <-w.moved: //nolint:errcheck // it is what was just loaded
 	default:
 	}
 	w.applied.Store(m.Offset)

@@ -17,23 +17,23 @@ type Digest = [ledger.DigestBuckets]uint64
 // run is neighbouring sums of the digest, to be written at once.
 type run struct{ from, to int }
 
-// sumRuns fills st.runs with what to write of the digest, and st.sums with its bytes. Runs with little between them are written as one.
-func (st *Step) sumRuns(p *ledger.Partition) {
+// sumRuns fills s.runs with what to write of the digest, and s.sums with its bytes. Runs with little between them are written as one.
+func (s *Step) sumRuns(p *ledger.Partition) {
 	digest, changed := p.Digest(), p.DigestChanged()
-	st.runs, st.sums = st.runs[:0], st.sums[:0]
+	s.runs, s.sums = s.runs[:0], s.sums[:0]
 	for b := range digest {
 		if !changed[b] {
 			continue
 		}
-		if n := len(st.runs); n > 0 && b-st.runs[n-1].to <= 4 {
-			st.runs[n-1].to = b + 1
+		if n := len(s.runs); n > 0 && b-s.runs[n-1].to <= 4 {
+			s.runs[n-1].to = b + 1
 		} else {
-			st.runs = append(st.runs, run{b, b + 1})
+			s.runs = append(s.runs, run{b, b + 1})
 		}
 	}
-	for _, r := range st.runs {
+	for _, r := range s.runs {
 		for b := r.from; b < r.to; b++ {
-			st.sums = binary.LittleEndian.AppendUint64(st.sums, digest[b])
+			s.sums = binary.LittleEndian.AppendUint64(s.sums, digest[b])
 		}
 	}
 }
