@@ -151,6 +151,11 @@ func verify(ctx context.Context, src Source, log *eventlog.Log, p int32, report 
 	if err != nil {
 		return nil, err
 	}
+	if first.Meta.Offset >= log.End[p] { // the log went on between the two looks
+		if log, err = eventlog.Describe(ctx, src.Kafka, src.Log); err != nil {
+			return nil, err
+		}
+	}
 	out := &Partition{Partition: p, Generation: int64(g), Offset: first.Meta.Offset, End: log.End[p], Digest: "0"}
 	if !first.Known {
 		if log.End[p] > log.Start[p] {
