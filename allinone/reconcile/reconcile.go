@@ -18,7 +18,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/onhand/onhand/platform/kafka"
@@ -273,7 +272,7 @@ func Targets(ctx context.Context, cfg kafka.Config, channels []string) (map[stri
 	type listing struct{ channel, sku string }
 	counted := make(map[listing]int64) // sold less restored, when the target was decided
 	var bad error
-	err = read(ctx, client, names, func(r *kgo.Record) {
+	err = kafka.Whole(ctx, client, names, func(r *kgo.Record) {
 		ch := strings.TrimPrefix(r.Topic, schemas.TargetsPrefix)
 		sku := string(r.Key)
 		delete(out[ch], sku)
@@ -296,7 +295,7 @@ func Targets(ctx context.Context, cfg kafka.Config, channels []string) (map[stri
 	})
 	if err == nil && bad == nil && len(counted) > 0 {
 		since := make(map[listing]int64)
-		err = read(ctx, client, []string{schemas.StockLevels}, func(r *kgo.Record) {
+		err = kafka.Whole(ctx, client, []string{schemas.StockLevels}, func(r *kgo.Record) {
 			if len(r.Value) == 0 {
 				return
 			}
@@ -321,23 +320,6 @@ func Targets(ctx context.Context, cfg kafka.Config, channels []string) (map[stri
 		return nil, fmt.Errorf("targets: %w", err)
 	}
 	return out, nil
-}
-
-// read reads topics whole.
-func read(ctx context.Context, client *kgo.Client, names []string, take func(*kgo.Record)) error {
-	found, err := kadm.NewClient(client).ListTopics(ctx, names...)
-	if err == nil {
-		err = found.Error()
-	}
-	if err != nil {
-		return err
-	}
-	partitions := make(map[string][]int32)
-	for _, t := range found.Sorted() {
-		partitions[t.Topic] = t.Partitions.Numbers()
-	}
-	_, err = kafka.Committed(ctx, client, partitions, nil, take)
-	return err
 }
 
 // Difference is one SKU that a channel shows otherwise than it should.

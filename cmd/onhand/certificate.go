@@ -10,7 +10,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/onhand/onhand/platform/kafka"
@@ -142,16 +141,9 @@ func readCertificates(ctx context.Context, conf kafka.Config, day string) ([]esc
 	defer client.Close()
 	asking, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	found, err := kadm.NewClient(client).ListTopics(asking, schemas.Certificates)
-	if err == nil {
-		err = found.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("topic %s on %s: %w", schemas.Certificates, strings.Join(conf.Brokers, ","), err)
-	}
 	newest := make(map[string]escrow.Certificate)
 	var bad error
-	_, err = kafka.Committed(asking, client, map[string][]int32{schemas.Certificates: found[schemas.Certificates].Partitions.Numbers()}, nil, func(r *kgo.Record) {
+	err = kafka.Whole(asking, client, []string{schemas.Certificates}, func(r *kgo.Record) {
 		x, err := topics.DecodeCertificate(r.Value)
 		if err != nil {
 			bad = fmt.Errorf("%s, partition %d, offset %d: %w", r.Topic, r.Partition, r.Offset, err)
@@ -161,11 +153,11 @@ func readCertificates(ctx context.Context, conf kafka.Config, day string) ([]esc
 			newest[string(r.Key)] = *x
 		}
 	})
-	if err == nil {
-		err = bad
-	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("topic %s on %s: %w", schemas.Certificates, strings.Join(conf.Brokers, ","), err)
+	}
+	if bad != nil {
+		return nil, bad
 	}
 	out := make([]escrow.Certificate, 0, len(newest))
 	for _, x := range newest {

@@ -13,7 +13,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/onhand/onhand/catalogfile"
@@ -122,17 +121,8 @@ func (c *rulesDiffCmd) compare(ctx context.Context, file *catalogfile.File) (*di
 		return nil, err
 	}
 	defer client.Close()
-	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, schemas.StockLevels)
-	if err == nil {
-		err = ends.Error()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("levels: %w", err)
-	}
-	parts := map[string][]int32{}
-	ends.Each(func(o kadm.ListedOffset) { parts[o.Topic] = append(parts[o.Topic], o.Partition) })
 	values := make(map[string][]byte) // newest level by SKU
-	if _, err := kafka.Committed(ctx, client, parts, nil, func(r *kgo.Record) { values[string(r.Key)] = r.Value }); err != nil {
+	if err := kafka.Whole(ctx, client, []string{schemas.StockLevels}, func(r *kgo.Record) { values[string(r.Key)] = r.Value }); err != nil {
 		return nil, fmt.Errorf("levels: %w", err)
 	}
 	d := &difference{Targets: []movedUnit{}}

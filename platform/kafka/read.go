@@ -36,6 +36,23 @@ func Committed(ctx context.Context, client *kgo.Client, partitions map[string][]
 	return r.at, nil
 }
 
+// Whole is Committed for all partitions of topics, from their start. A topic that does not exist is an error.
+func Whole(ctx context.Context, client *kgo.Client, topics []string, take func(*kgo.Record)) error {
+	found, err := kadm.NewClient(client).ListTopics(ctx, topics...)
+	if err == nil {
+		err = found.Error()
+	}
+	if err != nil {
+		return err
+	}
+	partitions := make(map[string][]int32)
+	for _, t := range found.Sorted() {
+		partitions[t.Topic] = t.Partitions.Numbers()
+	}
+	_, err = Committed(ctx, client, partitions, nil, take)
+	return err
+}
+
 // Empty reports that a partition holds nothing committed from an offset on: the broker was asked and had no record to give.
 func Empty(ctx context.Context, client *kgo.Client, topic string, partition int32, offset int64) (bool, error) {
 	some := false
