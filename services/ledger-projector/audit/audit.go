@@ -123,8 +123,15 @@ func choose(log *eventlog.Log, partitions []int32) ([]int32, error) {
 	return partitions, nil
 }
 
-// Fit says whether state stored under m was folded from this log, and how.
-func Fit(m hotview.Meta, log *eventlog.Log, p int32) (ledger.Options, error) {
+// Fit says whether state stored under m was folded from this log, and how. Events may have come since the log was looked at: its end is looked at again where
+// the state is past it.
+func Fit(ctx context.Context, src Source, m hotview.Meta, log *eventlog.Log, p int32) (ledger.Options, error) {
+	if m.Offset >= log.End[p] {
+		var err error
+		if log, err = eventlog.Describe(ctx, src.Kafka, src.Log); err != nil {
+			return ledger.Options{}, err
+		}
+	}
 	switch {
 	case m.Layout != hotview.Layout:
 		return ledger.Options{}, fmt.Errorf("%w: its layout is version %s, this program's %s", ErrUnfit, m.Layout, hotview.Layout)
@@ -151,11 +158,6 @@ func verify(ctx context.Context, src Source, log *eventlog.Log, p int32, report 
 	if err != nil {
 		return nil, err
 	}
-	if first.Meta.Offset >= log.End[p] { // the log went on between the two looks
-		if log, err = eventlog.Describe(ctx, src.Kafka, src.Log); err != nil {
-			return nil, err
-		}
-	}
 	out := &Partition{Partition: p, Generation: int64(g), Offset: first.Meta.Offset, End: log.End[p], Digest: "0"}
 	if !first.Known {
 		if log.End[p] > log.Start[p] {
@@ -163,7 +165,7 @@ func verify(ctx context.Context, src Source, log *eventlog.Log, p int32, report 
 		}
 		return out, nil
 	}
-	options, err := Fit(first.Meta, log, p)
+	options, err := Fit(ctx, src, first.Meta, log, p)
 	if err != nil {
 		return nil, err
 	}

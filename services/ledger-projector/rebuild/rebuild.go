@@ -332,7 +332,7 @@ func (b *build) look(ctx context.Context) (hotview.Meta, ledger.Options, bool, e
 	var m hotview.Meta
 	if err == nil && s.Known {
 		m = s.Meta
-		options, err := audit.Fit(m, b.r.log, b.partition)
+		options, err := audit.Fit(ctx, b.r.cfg.Source, m, b.r.log, b.partition)
 		if err == nil {
 			return m, options, true, nil
 		}
