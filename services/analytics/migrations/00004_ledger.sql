@@ -1,7 +1,8 @@
 -- +goose NO TRANSACTION
 -- +goose Up
 
--- What a requested reservation holds is decided by the ledger, and its events alone do not tell: held of such SKUs is taken from the newest level.
+-- An order line is known by its channel too: two channels may use the same order number. What a requested reservation holds is decided by the ledger, and its
+-- events alone do not tell: held of such SKUs is taken from the newest level.
 CREATE OR REPLACE VIEW ledger_from_events AS
 SELECT
     u.sku AS sku, u.events AS events,
