@@ -31,7 +31,7 @@ func start(t testing.TB, cfg broker.Config) *broker.Broker {
 
 func client(t testing.TB, b *broker.Broker, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
-	c, err := kgo.NewClient(append(opts, kgo.SeedBrokers(b.Addr()))...)
+	c, err := kgo.NewClient(append(opts, kgo.SeedBrokers(b.Addr()), kgo.DisableFetchSessions())...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func TestCompaction(t *testing.T) {
 // readAll reads partition 0 up to its last offset; n counts the records.
 func readAll(ctx context.Context, t *testing.T, b *broker.Broker, topic string, end int64) (got map[string]string, n int) {
 	t.Helper()
-	c, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	c, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()), kgo.DisableFetchSessions(), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		t.Fatal(err)
 	}

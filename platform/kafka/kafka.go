@@ -93,6 +93,7 @@ func (c Config) options(log *slog.Logger, clientID string, more []kgo.Opt) ([]kg
 		kgo.RecordPartitioner(partitioner{kgo.StickyKeyPartitioner(nil)}), // Kafka's own murmur2: the contract of all topics by SKU
 		kgo.ProducerBatchCompression(kgo.Lz4Compression(), kgo.NoCompression()),
 		kgo.RecordDeliveryTimeout(time.Minute),
+		kgo.DisableFetchSessions(), // a client that closes forgets its session while the last answer may still be entered in it: a race, and at worst a panic, in franz-go 1.22
 		kgo.FetchMaxBytes(8 << 20), // of each broker: many small reads cost no more than a few huge ones, and take less memory at once
 	}
 	if c.TLS {

@@ -166,7 +166,7 @@ func quantile(ss []sample, q float64) float64 {
 // latency sends a load to input and watches it become visible in output, and in Redis when namespace is not empty.
 func (p *parts) latency(ctx context.Context, l *load, input, output, namespace string, patience time.Duration) (out Latency, err error) {
 	c, err := p.kafka.Client(silent.Log, "bench-load", kgo.ConsumeTopics(output), kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(100*time.Millisecond), kgo.DisableFetchSessions())
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(100*time.Millisecond))
 	if err != nil {
 		return out, err
 	}

@@ -93,8 +93,7 @@ type Reader struct {
 func Open(cfg kafka.Config, log *slog.Logger, partition int32, from int64) (*Reader, error) {
 	client, err := cfg.Client(log, "onhand-ledger-tools",
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{schemas.StockEvents: {partition: kgo.NewOffset().At(from)}}),
-		kgo.KeepControlRecords(),   // so that the end is seen where markers of transactions are the last
-		kgo.DisableFetchSessions(), // one partition gains nothing by them, and closing looks at one while a last fetch may still change it
+		kgo.KeepControlRecords(), // so that the end is seen where markers of transactions are the last
 		kgo.FetchMaxBytes(16<<20), kgo.FetchMaxPartitionBytes(8<<20))
 	if err != nil {
 		return nil, err
