@@ -65,5 +65,9 @@ func EventFields() []KindFields {
 			"none: what is held is firm", false},
 		{onhandv1.EventKind_EVENT_KIND_RESERVATION_ABORTED, []string{reservation}, []string{channel, reason, peer, hash},
 			"held − what the reservation holds, unless it was confirmed before", false},
+		{onhandv1.EventKind_EVENT_KIND_ALLOTMENT_CHANGED, []string{channel, "sequence"}, []string{reason},
+			"none: what the channel may still reserve or sell changes by the signed quantity, not below 0", false},
+		{onhandv1.EventKind_EVENT_KIND_ALLOTMENT_ENDED, []string{channel, "sequence"}, []string{reason},
+			"none: the channel is held to no allotment", false},
 	}
 }

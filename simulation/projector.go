@@ -206,7 +206,7 @@ func (w *world) projectorReturns() {
 			for _, c := range s.AppendChanges(nil, true) {
 				name := ""
 				switch {
-				case c.Field == ledger.Sold || c.Field == ledger.Restored:
+				case c.Field.ByChannel():
 					name = pt.ledger.Channels()[c.Name]
 				case c.Field != ledger.Unassigned:
 					name = pt.ledger.Locations()[c.Name]

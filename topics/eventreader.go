@@ -33,7 +33,7 @@ func (r *EventReader) Read(value []byte, e *event.Event) error {
 		Reason: m.Reason, Disposition: event.Disposition(small(int64(m.Disposition))), Reference: m.Reference, ReservationID: m.ReservationId,
 		ExpiresAt: m.ExpiresAtUs, AsOf: m.AsOfUs, RestockedByChannel: m.RestockedByChannel, OccurredAt: m.OccurredAtUs,
 		ReceivedAt: m.ReceivedAtUs, Source: m.Source, Checked: m.Checked, Scope: m.Scope, PeerSKU: m.PeerSku, Parts: m.Parts, DecideBy: m.DecideByUs,
-		RequestHash: m.RequestHash,
+		RequestHash: m.RequestHash, Sequence: m.Sequence,
 	}
 	return nil
 }
@@ -140,6 +140,8 @@ func readEvent(b []byte, e *event.Event) bool {
 			e.DecideBy = int64(v)
 		case 28:
 			e.RequestHash = int64(v)
+		case 29:
+			e.Sequence = int64(v)
 		default:
 			return false
 		}

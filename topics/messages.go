@@ -51,7 +51,7 @@ func (c *Codec) AppendEvent(dst []byte, e *event.Event) []byte {
 		Reason: e.Reason, Disposition: onhandv1.Disposition(e.Disposition), Reference: e.Reference, ReservationId: e.ReservationID,
 		ExpiresAtUs: e.ExpiresAt, AsOfUs: e.AsOf, RestockedByChannel: e.RestockedByChannel, OccurredAtUs: e.OccurredAt,
 		ReceivedAtUs: e.ReceivedAt, Source: e.Source, Checked: e.Checked, Scope: e.Scope, PeerSku: e.PeerSKU, Parts: e.Parts, DecideByUs: e.DecideBy,
-		RequestHash: e.RequestHash,
+		RequestHash: e.RequestHash, Sequence: e.Sequence,
 	}
 	return c.appendMessage(dst, "StockEvent", &m)
 }
@@ -80,6 +80,9 @@ func (c *Codec) AppendLevel(dst []byte, l *ledger.Level) []byte {
 		Sku: l.SKU, Version: l.Version, SourceOffset: l.SourceOffset, Unassigned: int64(l.Unassigned), Available: int64(l.Available()),
 		EventId: l.EventID, EventKind: onhandv1.EventKind(l.EventKind), ReceivedAtUs: l.ReceivedAt, OldestReceivedAtUs: l.OldestReceivedAt,
 		AppliedAtUs: l.AppliedAt, PreviousVersion: l.PreviousVersion, Generation: l.Generation, Sold: x.soldPtrs, Restored: x.restoredPtrs,
+	}
+	for _, a := range l.Allotments { // few SKUs have any
+		m.Allotments = append(m.Allotments, &onhandv1.ChannelAllotment{Channel: a.Channel, Units: int64(a.Units), Sequence: a.Sequence, Ended: a.Ended})
 	}
 	for i := range l.Locations {
 		s, d := &l.Locations[i], &x.locations[i]
@@ -126,6 +129,10 @@ func DecodeLevel(value []byte) (*ledger.Level, error) {
 
 // fillLevel sets l to m; it uses the slices of l again.
 func fillLevel(l *ledger.Level, m *onhandv1.StockLevel) {
+	allotments := l.Allotments[:0]
+	for _, a := range m.Allotments {
+		allotments = append(allotments, ledger.Allotment{Channel: a.Channel, Units: ledger.Units(a.Units), Sequence: a.Sequence, Ended: a.Ended})
+	}
 	locations := l.Locations[:0]
 	for _, s := range m.Locations {
 		locations = append(locations, ledger.LocationLevel{
@@ -139,6 +146,7 @@ func fillLevel(l *ledger.Level, m *onhandv1.StockLevel) {
 		EventKind: event.Kind(m.EventKind), ReceivedAt: m.ReceivedAtUs, OldestReceivedAt: m.OldestReceivedAtUs, AppliedAt: m.AppliedAtUs,
 		PreviousVersion: m.PreviousVersion, Generation: m.Generation,
 		Sold: ledgerUnits(l.Sold, m.Sold), Restored: ledgerUnits(l.Restored, m.Restored), Locations: locations,
+		Allotments: allotments,
 	}
 }
 

@@ -36,16 +36,19 @@ const (
 	ReservationExtended       // the reservation ends at ExpiresAt
 	ReservationConfirmed      // every SKU of the reservation is held: what is held is firm
 	ReservationAborted        // held −: the reservation of several SKUs comes to nothing, unless it was confirmed before
+	AllotmentChanged          // no stock: what Channel, which asks before it sells, may still take changes by Quantity
+	AllotmentEnded            // no stock: Channel may take all that is available
 )
 
 // KindCount is one more than the highest Kind.
-const KindCount = int(ReservationAborted) + 1
+const KindCount = int(AllotmentEnded) + 1
 
 var kindNames = [KindCount]string{
 	"unspecified", "sale_recorded", "sale_cancelled", "sale_assigned", "sale_reassigned", "shipment_confirmed", "return_received",
 	"inbound_expected", "inbound_cancelled", "receipt_received", "stock_adjusted", "stock_counted", "transfer_shipped",
 	"transfer_received", "reservation_placed", "reservation_released", "safety_stock_set", "order_watermark_passed",
 	"reservation_requested", "reservation_extended", "reservation_confirmed", "reservation_aborted",
+	"allotment_changed", "allotment_ended",
 }
 
 // String is the kind's name in JSON and in analytics: sale_recorded, stock_counted …
@@ -124,7 +127,7 @@ type Event struct {
 	Currency           string // ISO 4217
 	Scope              string // locations that may serve a requested reservation, in order of preference, one a line; empty for all
 	PeerSKU            string // of a request: the SKU that decides for all SKUs of the reservation; of an abort: the SKU to be told what was decided
-	Quantity           Units  // not negative, except for StockAdjusted
+	Quantity           Units  // not negative, except for StockAdjusted and AllotmentChanged
 	OccurredAt         int64  // source's clock; a sale's sold_at
 	ReceivedAt         int64  // Onhand's clock at ingest
 	AsOf               int64  // counter's clock: the moment a count speaks of
@@ -132,6 +135,7 @@ type Event struct {
 	DecideBy           int64  // Onhand's clock: a request of several SKUs is aborted then, unless it was confirmed
 	Parts              int64  // how many SKUs the requested reservation has
 	RequestHash        int64  // of what the whole reservation asks for
+	Sequence           int64  // of an allotment: the number of the change; one that is not above the last one applied changes nothing
 	Kind               Kind
 	Disposition        Disposition
 	RestockedByChannel bool

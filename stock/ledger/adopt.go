@@ -42,6 +42,7 @@ func (p *Partition) Adopt(l *Level) (explained bool) {
 	}
 	p.adoptTallies(&s.sold, l.Sold)
 	p.adoptTallies(&s.restored, l.Restored)
+	p.adoptAllotments(s, l.Allotments)
 	s.version, s.offset, s.receivedAt, s.kind = l.Version, l.SourceOffset, l.ReceivedAt, l.EventKind
 	s.eventID = append(s.eventID[:0], l.EventID...)
 	return explained

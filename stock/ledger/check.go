@@ -47,6 +47,7 @@ const (
 	needReference
 	needReservation
 	needExpiry
+	needSequence
 	ofChannel // no SKU, and no quantity
 	mayBeZero
 	maySign
@@ -74,6 +75,8 @@ var kindNeeds = [event.KindCount]needs{
 	event.ReservationExtended:  needReservation | needExpiry | mayBeZero,
 	event.ReservationConfirmed: needReservation | mayBeZero,
 	event.ReservationAborted:   needReservation | mayBeZero,
+	event.AllotmentChanged:     needChannel | needSequence | maySign | mayBeZero,
+	event.AllotmentEnded:       needChannel | needSequence | mayBeZero,
 }
 
 // Check says whether an event can be applied at all, whatever the stock is: the fields its kind needs, and quantities below maxQuantity (0 takes the
@@ -105,6 +108,8 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 		missing = "reservation_id"
 	case n&needExpiry != 0 && e.ExpiresAt <= 0:
 		missing = "expires_at"
+	case n&needSequence != 0 && e.Sequence <= 0:
+		missing = "sequence"
 	case e.Kind == event.StockCounted && e.AsOf <= 0:
 		missing = "as_of"
 	case e.Kind == event.OrderWatermarkPassed && e.OccurredAt <= 0:
@@ -124,7 +129,7 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 	case q > maxQuantity || q < -maxQuantity:
 		return Fault{ReasonAbsurdQuantity, "quantity", fmt.Sprintf("%s: quantity %d is beyond the limit of %d: correct it, or raise the limit", e.ID, q, maxQuantity)}
 	case q < 0 && n&maySign == 0:
-		return Fault{ReasonInvalid, "quantity", fmt.Sprintf("%s: quantity %d is negative: only stock_adjusted has a sign", e.ID, q)}
+		return Fault{ReasonInvalid, "quantity", fmt.Sprintf("%s: quantity %d is negative: only stock_adjusted and allotment_changed have a sign", e.ID, q)}
 	case q == 0 && n&mayBeZero == 0:
 		return Fault{ReasonInvalid, "quantity", fmt.Sprintf("%s: quantity is 0, so that a %s says nothing", e.ID, e.Kind)}
 	case e.Kind == event.ReservationRequested && len(e.ReservationID) > MaxReservation:
@@ -158,7 +163,7 @@ func checkNames(e *event.Event) Fault {
 		if !Reserved(e.Location) {
 			field = "to_location"
 		}
-		return Fault{ReasonInvalid, field, e.ID + ": a location cannot be called sold or restored: the ledger's field names need these words"}
+		return Fault{ReasonInvalid, field, e.ID + ": a location cannot be called sold, restored, allotted or allotment: the ledger's field names need these words"}
 	}
 	return Fault{}
 }
@@ -181,7 +186,13 @@ func nameFault(e *event.Event) Fault {
 }
 
 // Reserved says whether a location cannot have this name, as the ledger needs the word itself.
-func Reserved(location string) bool { return location == "sold" || location == "restored" }
+func Reserved(location string) bool {
+	switch location {
+	case "sold", "restored", "allotted", "allotment":
+		return true
+	}
+	return false
+}
 
 // name accepts at most limit bytes of UTF-8 without control characters.
 func name(s string, limit int) bool {

@@ -57,6 +57,9 @@ func (p *Partition) digestOf(s *SKU) uint64 {
 	for _, t := range s.restored {
 		d += partOf(Restored, p.channels.hashes[t.channel], int64(t.units))
 	}
+	for _, a := range s.allotments {
+		d += partOf(Allotted, p.channels.hashes[a.channel], int64(a.units)) + partOf(Sequence, p.channels.hashes[a.channel], a.sequence)
+	}
 	return close(s.hash, d)
 }
 

@@ -154,7 +154,7 @@ func (p *Partition) decide(h *hold, s *SKU, e *event.Event, offset int64, reason
 		d.Held = append(d.Held, reservation.Units{Location: p.locations.names[x.loc], Units: x.units})
 	}
 	if s != nil {
-		d.Available = p.reach(s, h.scope)
+		d.Available, _ = p.grantable(s, h.scope, h.channel)
 	}
 }
 
@@ -295,8 +295,9 @@ func (p *Partition) reserve(s *SKU, e *event.Event, lo, hi uint64, offset int64,
 			for _, x := range h.shares {
 				p.fill(s, classHold, x.loc, x.units)
 			}
+			p.claim(s, h.channel, h.units())
 		case event.ReservationAborted:
-			p.take(s, h, h.units(), 0)
+			p.claim(s, h.channel, -p.take(s, h, h.units(), 0))
 			p.end(h, reservation.Aborted)
 		case event.ReservationReleased:
 			q := e.Quantity
@@ -307,7 +308,9 @@ func (p *Partition) reserve(s *SKU, e *event.Event, lo, hi uint64, offset int64,
 			if e.Location != "" {
 				loc = p.locations.index[e.Location] // 0 when it is not known
 			}
-			r.Unknown = p.take(s, h, q, loc) < q
+			back := p.take(s, h, q, loc)
+			p.claim(s, h.channel, -back)
+			r.Unknown = back < q
 			switch {
 			case h.units() > 0:
 			case e.ExpiresAt != 0:
@@ -339,8 +342,9 @@ func (p *Partition) request(s *SKU, e *event.Event) (*hold, string) {
 	}
 	p.keepHold(h)
 	var available Units
+	var allotted bool
 	if s != nil {
-		available = p.reach(s, h.scope)
+		available, allotted = p.grantable(s, h.scope, h.channel)
 	}
 	if p.items.find(p.key(classHold, e.SKU, e.ReservationID, "")) != nil {
 		p.end(h, reservation.Refused)
@@ -348,6 +352,9 @@ func (p *Partition) request(s *SKU, e *event.Event) (*hold, string) {
 	}
 	if available < e.Quantity {
 		p.end(h, reservation.Refused)
+		if allotted {
+			return h, fmt.Sprintf("%d units are allotted to %s and %d were asked for", max(0, available), h.channel, e.Quantity)
+		}
 		return h, fmt.Sprintf("%d units are available and %d were asked for", max(0, available), e.Quantity)
 	}
 	h.shares = p.place(e.Quantity)
@@ -409,14 +416,14 @@ func (p *Partition) take(s *SKU, h *hold, units Units, first uint16) (taken Unit
 	return taken
 }
 
-// sell takes what a reservation holds for a sale out of it. The sale is a fact, and is recorded whatever is held.
-func (p *Partition) sell(s *SKU, e *event.Event) (h *hold, reason string) {
+// sell takes what a reservation holds for a sale out of it, and says how much that was. The sale is a fact, and is recorded whatever is held.
+func (p *Partition) sell(s *SKU, e *event.Event) (h *hold, taken Units, reason string) {
 	h = p.hold(e.ReservationID, e.SKU)
 	if h == nil {
-		return nil, "no such reservation is known: the sale is recorded without it"
+		return nil, 0, "no such reservation is known: the sale is recorded without it"
 	}
 	if !h.state.Open() {
-		return h, fmt.Sprintf("it was %s before: the sale of %d units is recorded without it", h.state, e.Quantity)
+		return h, 0, fmt.Sprintf("it was %s before: the sale of %d units is recorded without it", h.state, e.Quantity)
 	}
 	var here uint16
 	if e.Location != "" {
@@ -432,7 +439,7 @@ func (p *Partition) sell(s *SKU, e *event.Event) (h *hold, reason string) {
 	} else {
 		p.end(h, reservation.Committed)
 	}
-	return h, reason
+	return h, n, reason
 }
 
 // repeated answers an event that was applied before with how things stand now.

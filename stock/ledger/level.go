@@ -32,6 +32,14 @@ type ChannelUnits struct {
 	EarliestAt int64
 }
 
+// Allotment is what a claim channel, which asks before it sells, may still take of a SKU.
+type Allotment struct {
+	Channel  string
+	Units    Units
+	Sequence int64 // of the last change that is in it
+	Ended    bool  // it is held to no allotment any more
+}
+
 // Level is the public state of one SKU after an event: what stock.levels carries.
 type Level struct {
 	SKU              string
@@ -41,6 +49,7 @@ type Level struct {
 	Unassigned       Units // committed with no location yet
 	Sold             []ChannelUnits
 	Restored         []ChannelUnits
+	Allotments       []Allotment // what claim channels may still take, ordered by channel
 	EventID          string
 	EventKind        event.Kind
 	ReceivedAt       int64 // of the last event

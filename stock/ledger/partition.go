@@ -207,8 +207,12 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 	w := newRecord(lo, hi)
 	var h *hold
 	reason := ""
+	taken := Units(0) // of a sale: what was held for it, and left the channel's allotment when it was
 	if e.ReservationID != "" && e.Kind == event.SaleRecorded {
-		h, reason = p.sell(s, e)
+		h, taken, reason = p.sell(s, e)
+	}
+	if len(s.allotments) > 0 && e.Kind == event.SaleRecorded {
+		p.claim(s, e.Channel, e.Quantity-taken)
 	}
 	r := Result{Unknown: p.effect(s, e, &w)}
 	if h == nil {
@@ -309,6 +313,8 @@ func (p *Partition) effect(s *SKU, e *event.Event, w *record) (unknown bool) {
 			return unknown
 		}
 		return p.settle(s, w, key, classHold, share{here, -q}, share{})
+	case event.AllotmentChanged, event.AllotmentEnded:
+		p.allot(s, e)
 	case event.SafetyStockSet:
 		h := p.shelf(s, here)
 		s.safety += q - Units(h.v[Safety])

@@ -66,6 +66,10 @@ func (r *Restoring) SKU(st *Stored) error {
 				ts = &s.restored
 			}
 			p.tally(ts, p.channels.of(c.Name)).units = Units(c.Value)
+		case c.Field == Allotted:
+			p.allotment(s, c.Name).units = Units(c.Value)
+		case c.Field == Sequence:
+			p.allotment(s, c.Name).sequence = c.Value
 		case c.Field < locationFields:
 			loc, ok := p.locations.index[c.Name]
 			if !ok || loc == 0 {

@@ -24,12 +24,17 @@ const (
 	Sold       // by channel: cumulative units sold
 	Restored   // by channel: cumulative units the channel put back on sale itself
 	Unassigned // of the SKU as a whole: committed without a location
+	Allotted   // by channel: units that a claim channel may still take; -1 when it is held to no allotment any more
+	Sequence   // by channel: number of the last change of Allotted
 )
+
+// ByChannel says that the field's numbers are by channel.
+func (f Field) ByChannel() bool { return f == Sold || f == Restored || f == Allotted || f == Sequence }
 
 // Change is one number of a SKU to store.
 type Change struct {
 	Field Field
-	Name  uint16 // index of the location, or of the channel for Sold and Restored; 0 for Unassigned
+	Name  uint16 // index of the location, or of the channel for fields by channel; 0 for Unassigned
 	Value int64
 }
 
@@ -90,6 +95,7 @@ type SKU struct {
 	shelves    []shelf
 	sold       []tally
 	restored   []tally
+	allotments []allotment
 	kind       event.Kind
 	changed    bool // in Partition.changed
 	fresh      bool // never stored
@@ -143,6 +149,11 @@ func (s *SKU) AppendChanges(dst []Change, all bool) []Change {
 			dst = append(dst, Change{Restored, t.channel, int64(t.units)})
 		}
 	}
+	for i := range s.allotments {
+		if a := &s.allotments[i]; all || a.dirty {
+			dst = append(dst, Change{Allotted, a.channel, int64(a.units)}, Change{Sequence, a.channel, a.sequence})
+		}
+	}
 	return dst
 }
 
@@ -157,6 +168,9 @@ func (s *SKU) flushed() {
 	for i := range s.restored {
 		s.restored[i].dirty = false
 	}
+	for i := range s.allotments {
+		s.allotments[i].dirty = false
+	}
 }
 
 // Level fills dst with the public state of s, reusing its slices. OldestReceivedAt, PreviousVersion and EarliestAt speak of the events since Flushed;
@@ -166,6 +180,7 @@ func (p *Partition) Level(s *SKU, appliedAt int64, dst *Level) {
 		SKU: s.name, Version: s.version, SourceOffset: s.offset, Unassigned: s.unassigned, EventID: string(s.eventID), EventKind: s.kind,
 		ReceivedAt: s.receivedAt, OldestReceivedAt: s.oldest, AppliedAt: appliedAt,
 		Locations: dst.Locations[:0], Sold: p.channelUnits(dst.Sold[:0], s.sold), Restored: p.channelUnits(dst.Restored[:0], s.restored),
+		Allotments: p.allotted(dst.Allotments[:0], s),
 	}
 	if dst.OldestReceivedAt == 0 {
 		dst.OldestReceivedAt = s.receivedAt

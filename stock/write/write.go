@@ -13,11 +13,13 @@ const (
 	Delta                          // change by a signed number
 	CompareAndSet                  // set, if it is what was expected
 	Read                           // only read what is shown: of a granted write, never how a channel's API changes a quantity
+	Allot                          // change what a claim channel may still take by a signed number: an event in the log, not a write to a channel
+	Lift                           // hold a claim channel to no allotment any more: likewise
 )
 
-var operationNames = [...]string{"", "absolute", "delta", "compare_and_set", "read"}
+var operationNames = [...]string{"", "absolute", "delta", "compare_and_set", "read", "allot", "lift"}
 
-// String is the operation's name in the settings file and in analytics: absolute, delta, compare_and_set or read.
+// String is the operation's name in the settings file and in analytics: absolute, delta, compare_and_set, read, allot or lift.
 func (o Operation) String() string {
 	if int(o) < len(operationNames) {
 		return operationNames[o]

@@ -147,6 +147,7 @@ func Of(ctx context.Context, q Query, yield func(Change) error) (*ledger.Level, 
 func clone(l *ledger.Level) ledger.Level {
 	c := *l
 	c.Locations, c.Sold, c.Restored = slices.Clone(l.Locations), slices.Clone(l.Sold), slices.Clone(l.Restored)
+	c.Allotments = slices.Clone(l.Allotments)
 	return c
 }
 
@@ -217,5 +218,14 @@ func deltas(before, after *ledger.Level) []Delta {
 	}
 	byChannel("sold", before.Sold, after.Sold)
 	byChannel("restored", before.Restored, after.Restored)
+	for _, a := range after.Allotments {
+		var was ledger.Units
+		for _, b := range before.Allotments {
+			if b.Channel == a.Channel {
+				was = b.Units
+			}
+		}
+		add("allotted", a.Channel, was, a.Units)
+	}
 	return out
 }

@@ -195,7 +195,7 @@ type Channel struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Display name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Adapter: http (the generic one) or none (the channel is only recorded).
+	// Adapter: http (the generic one), none (the channel is only recorded) or claim (nothing is written to it: it asks for each reservation before it sells).
 	Adapter string `protobuf:"bytes,2,opt,name=adapter,proto3" json:"adapter,omitempty"`
 	// Root of the channel's API.
 	BaseUrl string `protobuf:"bytes,3,opt,name=base_url,json=baseUrl,proto3" json:"base_url,omitempty"`

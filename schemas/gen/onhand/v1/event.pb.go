@@ -72,6 +72,11 @@ const (
 	EventKind_EVENT_KIND_RESERVATION_CONFIRMED EventKind = 20
 	// A reservation of several SKUs comes to nothing: what is held for it is given back.
 	EventKind_EVENT_KIND_RESERVATION_ABORTED EventKind = 21
+	// What a claim channel may still take was changed by a signed quantity: units were allotted to it, or at most what is left was taken back. From the first on,
+	// its reservations are decided against what is left, and its sales lower it.
+	EventKind_EVENT_KIND_ALLOTMENT_CHANGED EventKind = 22
+	// A claim channel is no longer held to an allotment: its reservations are decided against all that is available.
+	EventKind_EVENT_KIND_ALLOTMENT_ENDED EventKind = 23
 )
 
 // Enum value maps for EventKind.
@@ -99,6 +104,8 @@ var (
 		19: "EVENT_KIND_RESERVATION_EXTENDED",
 		20: "EVENT_KIND_RESERVATION_CONFIRMED",
 		21: "EVENT_KIND_RESERVATION_ABORTED",
+		22: "EVENT_KIND_ALLOTMENT_CHANGED",
+		23: "EVENT_KIND_ALLOTMENT_ENDED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":            0,
@@ -123,6 +130,8 @@ var (
 		"EVENT_KIND_RESERVATION_EXTENDED":   19,
 		"EVENT_KIND_RESERVATION_CONFIRMED":  20,
 		"EVENT_KIND_RESERVATION_ABORTED":    21,
+		"EVENT_KIND_ALLOTMENT_CHANGED":      22,
+		"EVENT_KIND_ALLOTMENT_ENDED":        23,
 	}
 )
 
@@ -233,7 +242,7 @@ type StockEvent struct {
 	OrderId string `protobuf:"bytes,6,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
 	// The line within the order.
 	LineId string `protobuf:"bytes,7,opt,name=line_id,json=lineId,proto3" json:"line_id,omitempty"`
-	// Units. Not negative, except for STOCK_ADJUSTED where the sign is the direction.
+	// Units. Not negative, except for STOCK_ADJUSTED and ALLOTMENT_CHANGED where the sign is the direction.
 	Quantity int64 `protobuf:"zigzag64,8,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	// Price of one unit, a decimal number in currency; empty when unknown.
 	UnitPrice string `protobuf:"bytes,9,opt,name=unit_price,json=unitPrice,proto3" json:"unit_price,omitempty"`
@@ -276,7 +285,10 @@ type StockEvent struct {
 	// On RESERVATION_REQUESTED of several SKUs: from then on it is aborted unless it was confirmed (Onhand's clock), microseconds.
 	DecideByUs int64 `protobuf:"varint,27,opt,name=decide_by_us,json=decideByUs,proto3" json:"decide_by_us,omitempty"`
 	// Hash of what the whole reservation asks for, so that an id that is used twice is noticed.
-	RequestHash   int64 `protobuf:"varint,28,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
+	RequestHash int64 `protobuf:"varint,28,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
+	// On ALLOTMENT_CHANGED and ALLOTMENT_ENDED: the allocator's number of the change, which grows. One that is not above the last one applied to the SKU and channel
+	// changes nothing.
+	Sequence      int64 `protobuf:"varint,29,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -507,11 +519,18 @@ func (x *StockEvent) GetRequestHash() int64 {
 	return 0
 }
 
+func (x *StockEvent) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 var File_onhand_v1_event_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15onhand/v1/event.proto\x12\tonhand.v1\"\xe8\x06\n" +
+	"\x15onhand/v1/event.proto\x12\tonhand.v1\"\x84\a\n" +
 	"\n" +
 	"StockEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12(\n" +
@@ -545,7 +564,8 @@ const file_onhand_v1_event_proto_rawDesc = "" +
 	"\x05parts\x18\x1a \x01(\x03R\x05parts\x12 \n" +
 	"\fdecide_by_us\x18\x1b \x01(\x03R\n" +
 	"decideByUs\x12!\n" +
-	"\frequest_hash\x18\x1c \x01(\x03R\vrequestHash*\xee\x05\n" +
+	"\frequest_hash\x18\x1c \x01(\x03R\vrequestHash\x12\x1a\n" +
+	"\bsequence\x18\x1d \x01(\x03R\bsequence*\xb0\x06\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18EVENT_KIND_SALE_RECORDED\x10\x01\x12\x1d\n" +
@@ -569,7 +589,9 @@ const file_onhand_v1_event_proto_rawDesc = "" +
 	" EVENT_KIND_RESERVATION_REQUESTED\x10\x12\x12#\n" +
 	"\x1fEVENT_KIND_RESERVATION_EXTENDED\x10\x13\x12$\n" +
 	" EVENT_KIND_RESERVATION_CONFIRMED\x10\x14\x12\"\n" +
-	"\x1eEVENT_KIND_RESERVATION_ABORTED\x10\x15*\x91\x01\n" +
+	"\x1eEVENT_KIND_RESERVATION_ABORTED\x10\x15\x12 \n" +
+	"\x1cEVENT_KIND_ALLOTMENT_CHANGED\x10\x16\x12\x1e\n" +
+	"\x1aEVENT_KIND_ALLOTMENT_ENDED\x10\x17*\x91\x01\n" +
 	"\vDisposition\x12\x1b\n" +
 	"\x17DISPOSITION_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13DISPOSITION_RESTOCK\x10\x01\x12\x19\n" +

@@ -256,7 +256,9 @@ type StockLevel struct {
 	PreviousVersion int64 `protobuf:"varint,14,opt,name=previous_version,json=previousVersion,proto3" json:"previous_version,omitempty"`
 	// How often the ledger was rebuilt. Levels of a later generation replace those of an earlier one, whatever their versions: a rebuild may put right
 	// what was wrong.
-	Generation    int64 `protobuf:"varint,15,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation int64 `protobuf:"varint,15,opt,name=generation,proto3" json:"generation,omitempty"`
+	// What claim channels may still take, ordered by channel. A channel that is not here is held to no allotment.
+	Allotments    []*ChannelAllotment `protobuf:"bytes,16,rep,name=allotments,proto3" json:"allotments,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -396,6 +398,86 @@ func (x *StockLevel) GetGeneration() int64 {
 	return 0
 }
 
+func (x *StockLevel) GetAllotments() []*ChannelAllotment {
+	if x != nil {
+		return x.Allotments
+	}
+	return nil
+}
+
+// ChannelAllotment is what a claim channel may still take of a SKU.
+type ChannelAllotment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The channel.
+	Channel string `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
+	// Units that it may still reserve or sell.
+	Units int64 `protobuf:"zigzag64,2,opt,name=units,proto3" json:"units,omitempty"`
+	// The last change that is in it: sequence of ALLOTMENT_CHANGED or ALLOTMENT_ENDED.
+	Sequence int64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// It is held to no allotment any more.
+	Ended         bool `protobuf:"varint,4,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChannelAllotment) Reset() {
+	*x = ChannelAllotment{}
+	mi := &file_onhand_v1_level_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChannelAllotment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChannelAllotment) ProtoMessage() {}
+
+func (x *ChannelAllotment) ProtoReflect() protoreflect.Message {
+	mi := &file_onhand_v1_level_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChannelAllotment.ProtoReflect.Descriptor instead.
+func (*ChannelAllotment) Descriptor() ([]byte, []int) {
+	return file_onhand_v1_level_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ChannelAllotment) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *ChannelAllotment) GetUnits() int64 {
+	if x != nil {
+		return x.Units
+	}
+	return 0
+}
+
+func (x *ChannelAllotment) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *ChannelAllotment) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
 var File_onhand_v1_level_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_level_proto_rawDesc = "" +
@@ -419,7 +501,7 @@ const file_onhand_v1_level_proto_rawDesc = "" +
 	"\fChannelUnits\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x14\n" +
 	"\x05units\x18\x02 \x01(\x12R\x05units\x12$\n" +
-	"\x0eearliest_at_us\x18\x03 \x01(\x03R\fearliestAtUs\"\xcd\x04\n" +
+	"\x0eearliest_at_us\x18\x03 \x01(\x03R\fearliestAtUs\"\x8a\x05\n" +
 	"\n" +
 	"StockLevel\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x18\n" +
@@ -442,7 +524,15 @@ const file_onhand_v1_level_proto_rawDesc = "" +
 	"\x10previous_version\x18\x0e \x01(\x03R\x0fpreviousVersion\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x0f \x01(\x03R\n" +
-	"generationB9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
+	"generation\x12;\n" +
+	"\n" +
+	"allotments\x18\x10 \x03(\v2\x1b.onhand.v1.ChannelAllotmentR\n" +
+	"allotments\"t\n" +
+	"\x10ChannelAllotment\x12\x18\n" +
+	"\achannel\x18\x01 \x01(\tR\achannel\x12\x14\n" +
+	"\x05units\x18\x02 \x01(\x12R\x05units\x12\x1a\n" +
+	"\bsequence\x18\x03 \x01(\x03R\bsequence\x12\x14\n" +
+	"\x05ended\x18\x04 \x01(\bR\x05endedB9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
 
 var (
 	file_onhand_v1_level_proto_rawDescOnce sync.Once
@@ -456,23 +546,25 @@ func file_onhand_v1_level_proto_rawDescGZIP() []byte {
 	return file_onhand_v1_level_proto_rawDescData
 }
 
-var file_onhand_v1_level_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_onhand_v1_level_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_onhand_v1_level_proto_goTypes = []any{
-	(*LocationLevel)(nil), // 0: onhand.v1.LocationLevel
-	(*ChannelUnits)(nil),  // 1: onhand.v1.ChannelUnits
-	(*StockLevel)(nil),    // 2: onhand.v1.StockLevel
-	(EventKind)(0),        // 3: onhand.v1.EventKind
+	(*LocationLevel)(nil),    // 0: onhand.v1.LocationLevel
+	(*ChannelUnits)(nil),     // 1: onhand.v1.ChannelUnits
+	(*StockLevel)(nil),       // 2: onhand.v1.StockLevel
+	(*ChannelAllotment)(nil), // 3: onhand.v1.ChannelAllotment
+	(EventKind)(0),           // 4: onhand.v1.EventKind
 }
 var file_onhand_v1_level_proto_depIdxs = []int32{
 	0, // 0: onhand.v1.StockLevel.locations:type_name -> onhand.v1.LocationLevel
 	1, // 1: onhand.v1.StockLevel.sold:type_name -> onhand.v1.ChannelUnits
 	1, // 2: onhand.v1.StockLevel.restored:type_name -> onhand.v1.ChannelUnits
-	3, // 3: onhand.v1.StockLevel.event_kind:type_name -> onhand.v1.EventKind
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	4, // 3: onhand.v1.StockLevel.event_kind:type_name -> onhand.v1.EventKind
+	3, // 4: onhand.v1.StockLevel.allotments:type_name -> onhand.v1.ChannelAllotment
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_onhand_v1_level_proto_init() }
@@ -487,7 +579,7 @@ func file_onhand_v1_level_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_onhand_v1_level_proto_rawDesc), len(file_onhand_v1_level_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

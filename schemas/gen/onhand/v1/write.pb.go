@@ -96,6 +96,11 @@ const (
 	WriteOperation_WRITE_OPERATION_COMPARE_AND_SET WriteOperation = 3
 	// Only read what is shown. Of a granted write; never how a channel's API changes a quantity.
 	WriteOperation_WRITE_OPERATION_READ WriteOperation = 4
+	// What a claim channel may still take changes by a signed delta. In books of exposure only: it is an event in stock.events (ALLOTMENT_CHANGED), and never sent
+	// to a channel.
+	WriteOperation_WRITE_OPERATION_ALLOT WriteOperation = 5
+	// A claim channel is held to no allotment any more (ALLOTMENT_ENDED). In books of exposure only.
+	WriteOperation_WRITE_OPERATION_LIFT WriteOperation = 6
 )
 
 // Enum value maps for WriteOperation.
@@ -106,6 +111,8 @@ var (
 		2: "WRITE_OPERATION_DELTA",
 		3: "WRITE_OPERATION_COMPARE_AND_SET",
 		4: "WRITE_OPERATION_READ",
+		5: "WRITE_OPERATION_ALLOT",
+		6: "WRITE_OPERATION_LIFT",
 	}
 	WriteOperation_value = map[string]int32{
 		"WRITE_OPERATION_UNSPECIFIED":     0,
@@ -113,6 +120,8 @@ var (
 		"WRITE_OPERATION_DELTA":           2,
 		"WRITE_OPERATION_COMPARE_AND_SET": 3,
 		"WRITE_OPERATION_READ":            4,
+		"WRITE_OPERATION_ALLOT":           5,
+		"WRITE_OPERATION_LIFT":            6,
 	}
 )
 
@@ -438,13 +447,15 @@ const file_onhand_v1_write_proto_rawDesc = "" +
 	"\x15WRITE_OUTCOME_APPLIED\x10\x01\x12\x19\n" +
 	"\x15WRITE_OUTCOME_REFUSED\x10\x02\x12\x1a\n" +
 	"\x16WRITE_OUTCOME_NOT_SENT\x10\x03\x12\x19\n" +
-	"\x15WRITE_OUTCOME_UNKNOWN\x10\x04*\xa9\x01\n" +
+	"\x15WRITE_OUTCOME_UNKNOWN\x10\x04*\xde\x01\n" +
 	"\x0eWriteOperation\x12\x1f\n" +
 	"\x1bWRITE_OPERATION_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18WRITE_OPERATION_ABSOLUTE\x10\x01\x12\x19\n" +
 	"\x15WRITE_OPERATION_DELTA\x10\x02\x12#\n" +
 	"\x1fWRITE_OPERATION_COMPARE_AND_SET\x10\x03\x12\x18\n" +
-	"\x14WRITE_OPERATION_READ\x10\x04B9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
+	"\x14WRITE_OPERATION_READ\x10\x04\x12\x19\n" +
+	"\x15WRITE_OPERATION_ALLOT\x10\x05\x12\x18\n" +
+	"\x14WRITE_OPERATION_LIFT\x10\x06B9Z7github.com/onhand/onhand/schemas/gen/onhand/v1;onhandv1b\x06proto3"
 
 var (
 	file_onhand_v1_write_proto_rawDescOnce sync.Once

@@ -197,7 +197,7 @@ func Fields(p *ledger.Partition, k *ledger.SKU) map[string]string {
 		name := ""
 		switch c.Field {
 		case ledger.Unassigned:
-		case ledger.Sold, ledger.Restored:
+		case ledger.Sold, ledger.Restored, ledger.Allotted, ledger.Sequence:
 			name = p.Channels()[c.Name]
 		default:
 			name = p.Locations()[c.Name]

@@ -66,8 +66,10 @@ var locationFields = [...]string{
 }
 
 const (
-	soldPrefix     = "sold:"
-	restoredPrefix = "restored:"
+	soldPrefix      = "sold:"
+	restoredPrefix  = "restored:"
+	allottedPrefix  = "allotted:"
+	allotmentPrefix = "allotment:"
 )
 
 // fieldName is the hash field of a number.
@@ -77,6 +79,10 @@ func fieldName(f ledger.Field, name string) string {
 		return soldPrefix + name
 	case ledger.Restored:
 		return restoredPrefix + name
+	case ledger.Allotted:
+		return allottedPrefix + name
+	case ledger.Sequence:
+		return allotmentPrefix + name
 	case ledger.Unassigned:
 		return "unassigned"
 	}
@@ -90,6 +96,12 @@ func parseField(field string) (ledger.Field, string, bool) {
 	}
 	if name, ok := strings.CutPrefix(field, restoredPrefix); ok {
 		return ledger.Restored, name, true
+	}
+	if name, ok := strings.CutPrefix(field, allottedPrefix); ok {
+		return ledger.Allotted, name, true
+	}
+	if name, ok := strings.CutPrefix(field, allotmentPrefix); ok {
+		return ledger.Sequence, name, true
 	}
 	if field == "unassigned" {
 		return ledger.Unassigned, "", true

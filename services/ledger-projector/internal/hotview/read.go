@@ -158,6 +158,11 @@ func level(st *ledger.Stored) *ledger.Level {
 			l.Sold = append(l.Sold, ledger.ChannelUnits{Channel: c.Name, Units: units})
 		case ledger.Restored:
 			l.Restored = append(l.Restored, ledger.ChannelUnits{Channel: c.Name, Units: units})
+		case ledger.Allotted:
+			a := allotment(l, c.Name)
+			a.Units, a.Ended = max(0, units), units < 0
+		case ledger.Sequence:
+			allotment(l, c.Name).Sequence = c.Value
 		default:
 			at := byName[c.Name]
 			if at == nil {
@@ -193,5 +198,16 @@ func level(st *ledger.Stored) *ledger.Level {
 	byChannel := func(a, b ledger.ChannelUnits) int { return strings.Compare(a.Channel, b.Channel) }
 	slices.SortFunc(l.Sold, byChannel)
 	slices.SortFunc(l.Restored, byChannel)
+	slices.SortFunc(l.Allotments, func(a, b ledger.Allotment) int { return strings.Compare(a.Channel, b.Channel) })
 	return l
+}
+
+func allotment(l *ledger.Level, channel string) *ledger.Allotment {
+	for i := range l.Allotments {
+		if l.Allotments[i].Channel == channel {
+			return &l.Allotments[i]
+		}
+	}
+	l.Allotments = append(l.Allotments, ledger.Allotment{Channel: channel})
+	return &l.Allotments[len(l.Allotments)-1]
 }

@@ -697,7 +697,7 @@ func (s *Store) fieldName(p *ledger.Partition, c *ledger.Change) any {
 		name := ""
 		switch c.Field {
 		case ledger.Unassigned:
-		case ledger.Sold, ledger.Restored:
+		case ledger.Sold, ledger.Restored, ledger.Allotted, ledger.Sequence:
 			name = p.Channels()[c.Name]
 		default:
 			name = p.Locations()[c.Name]
