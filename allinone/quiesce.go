@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/services/analytics"
 )
 
 // Quiesce waits until everything that came in before has run through every stage: the ledger has folded all events, the allocator all levels, the channels have
@@ -133,13 +134,7 @@ func groupReads(service string) func(topic string) bool {
 	case Pusher:
 		return func(t string) bool { return strings.HasPrefix(t, schemas.TargetsPrefix) }
 	case Analytics:
-		return func(t string) bool {
-			switch t {
-			case schemas.OrdersIn, schemas.ExposureBooks, schemas.Certificates: // not in ClickHouse
-				return false
-			}
-			return !strings.HasPrefix(t, "_")
-		}
+		return analytics.Reads
 	}
 	return nil
 }

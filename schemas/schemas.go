@@ -85,7 +85,7 @@ func Topics() []Topic {
 		{Name: ChannelWrites, Key: "SKU", Message: "WriteResult", File: "onhand/v1/write.proto", Index: []int{0}, Cleanup: Delete, Retention: 30 * day, BySKU: true,
 			Doc: "What each write to a channel did, with all time stamps.", WrittenBy: "channel-pusher", ReadBy: "allocator, analytics"},
 		{Name: ExposureBooks, Key: "SKU", Message: "ExposureBooks", File: "onhand/v1/exposure.proto", Index: []int{0}, Cleanup: Compact, BySKU: true,
-			Doc: "What may still be sold where, for each SKU whose exposure is kept in books, and which write is open.", WrittenBy: "allocator", ReadBy: "allocator"},
+			Doc: "What may still be sold where, for each SKU whose exposure is kept in books, and which write is open.", WrittenBy: "allocator", ReadBy: "allocator, analytics"},
 		{Name: Certificates, Key: "day/partition", Message: "ExposureCertificate", File: "onhand/v1/exposure.proto", Index: []int{3}, Cleanup: Compact, BySKU: true,
 			Doc: "How often the invariant that rules out an oversell was checked, and how close it came.", WrittenBy: "allocator", ReadBy: "onhand certificate"},
 		{Name: StockAlerts, Key: "SKU", Message: "StockAlert", File: "onhand/v1/alert.proto", Index: []int{0}, Cleanup: Delete, Retention: 90 * day,

@@ -40,18 +40,24 @@ func (c *Codec) AppendBooks(dst []byte, x *escrow.Snapshot, decidedAt int64) []b
 
 // DecodeBooks decodes an exposure.books value.
 func DecodeBooks(value []byte) (*escrow.Snapshot, error) {
+	x, _, err := DecodeBooksAt(value)
+	return x, err
+}
+
+// DecodeBooksAt also gives when the books were decided, in microseconds.
+func DecodeBooksAt(value []byte) (x *escrow.Snapshot, decidedAt int64, err error) {
 	b, err := payload(value, booksIndex)
 	if err != nil {
-		return nil, undecodable("books of exposure", err)
+		return nil, 0, undecodable("books of exposure", err)
 	}
 	var m onhandv1.ExposureBooks
 	if err := m.UnmarshalVT(b); err != nil {
-		return nil, undecodable("books of exposure", err)
+		return nil, 0, undecodable("books of exposure", err)
 	}
 	if m.Phase < 0 || m.Phase > onhandv1.ExposurePhase_EXPOSURE_PHASE_LEAVING {
-		return nil, undecodable("books of exposure", fmt.Errorf("phase %d is not known to this version", m.Phase))
+		return nil, 0, undecodable("books of exposure", fmt.Errorf("phase %d is not known to this version", m.Phase))
 	}
-	x := &escrow.Snapshot{
+	x = &escrow.Snapshot{
 		SKU: m.Sku, Phase: escrow.Phase(m.Phase), Seen: m.LevelSeen, Version: m.LevelVersion, Available: escrow.Units(m.Available), Seq: m.Sequence,
 		Calm: m.CalmSinceUs, Shortage: escrow.Units(m.Shortage), Channels: make([]escrow.ChannelSnapshot, len(m.Channels)),
 	}
@@ -78,7 +84,7 @@ func DecodeBooks(value []byte) (*escrow.Snapshot, error) {
 			})
 		}
 	}
-	return x, nil
+	return x, m.DecidedAtUs, nil
 }
 
 // AppendCertificate appends the exposure.certificates value of x to dst.

@@ -3,6 +3,7 @@ package analytics
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/onhand/onhand/stock/alert"
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/write"
@@ -67,11 +69,17 @@ var tables = []table{
 	{"stock_levels", schemas.StockLevels, newLevelRows},
 	{"channel_targets", schemas.TargetsPrefix, newTargetRows},
 	{"channel_writes", schemas.ChannelWrites, newWriteRows},
+	{"exposure_books", schemas.ExposureBooks, newBookRows},
 	{"orders", schemas.Orders, newOrderRows},
 	{"stock_alerts", schemas.StockAlerts, newAlertRows},
 	{"rejected_records", schemas.StockRejected, newRejectedRows},
 	{"catalog_listings", schemas.CatalogListings, newListingRows},
 	{"catalog_settings", schemas.CatalogSettings, newSettingRows},
+}
+
+// Reads reports whether analytics takes a topic in.
+func Reads(topic string) bool {
+	return slices.ContainsFunc(tables, func(t table) bool { return t.holds(topic) })
 }
 
 // alias is b as a string that shares its memory: for keys of records, which outlive the row.
@@ -406,6 +414,78 @@ func (r *writeRows) add(rec *kgo.Record) *fault {
 	r.decided.add(w.DecidedAt)
 	r.sent.add(w.SentAt)
 	r.acked.add(w.AckedAt)
+	r.row(rec)
+	return nil
+}
+
+type bookRows struct {
+	rows
+	sku                                   *proto.ColStr
+	phase                                 *lowCardinality
+	version, available, exposed, shortage *proto.ColInt64
+	known                                 *proto.ColBool
+	channels, grants                      *list[string]
+	exposures, shown, shares              *list[int64]
+	exposureKnown, shownKnown             *list[bool]
+	decided                               *micros
+}
+
+func newBookRows() encoder {
+	r := &bookRows{}
+	b := &r.block
+	r.sku, r.phase, r.version, r.available = b.text("sku"), b.name("phase"), b.int64("level_version"), b.int64("available")
+	r.exposed, r.known, r.shortage = b.int64("exposed"), b.flag("known"), b.int64("shortage")
+	r.channels, r.exposures, r.exposureKnown = b.names("channels.channel"), b.int64s("channels.exposure"), b.flags("channels.exposure_known")
+	r.shown, r.shownKnown, r.shares = b.int64s("channels.shown"), b.flags("channels.shown_known"), b.int64s("channels.share")
+	r.grants, r.decided = b.texts("channels.open_write"), b.micros("decided_at")
+	r.record = b.offsetsOf(false)
+	return r
+}
+
+// add writes what the allocator kept; an empty record says that it keeps no books of the SKU any more.
+func (r *bookRows) add(rec *kgo.Record) *fault {
+	x, decided := &escrow.Snapshot{SKU: alias(rec.Key)}, rec.Timestamp.UnixMicro()
+	if len(rec.Value) != 0 {
+		var err error
+		if x, decided, err = topics.DecodeBooksAt(rec.Value); err != nil {
+			return cannotDecode(err)
+		}
+	}
+	var exposed escrow.Units
+	known := true
+	for i := range x.Channels {
+		c := &x.Channels[i]
+		if !c.Booked { // only its rate of sales is kept
+			continue
+		}
+		if c.Books.Open {
+			known = false
+		} else {
+			exposed += c.Books.E
+		}
+		r.channels.push(c.Channel)
+		r.exposures.push(int64(c.Books.E))
+		r.exposureKnown.push(!c.Books.Open)
+		r.shown.push(int64(c.Books.Belief))
+		r.shownKnown.push(c.Books.Known)
+		r.shares.push(int64(c.Share))
+		r.grants.push(c.Grant)
+	}
+	r.channels.close()
+	r.exposures.close()
+	r.exposureKnown.close()
+	r.shown.close()
+	r.shownKnown.close()
+	r.shares.close()
+	r.grants.close()
+	r.sku.Append(x.SKU)
+	r.phase.Append(x.Phase.String())
+	r.version.Append(x.Version)
+	r.available.Append(int64(x.Available))
+	r.exposed.Append(int64(exposed))
+	r.known.Append(known)
+	r.shortage.Append(int64(x.Shortage))
+	r.decided.add(decided)
 	r.row(rec)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,7 +22,9 @@ import (
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/exposure"
 	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/order"
 	"github.com/onhand/onhand/stock/write"
@@ -99,6 +102,102 @@ func (w *world) script() {
 	target("amz", day(0), 9, 7, false)
 	target("amz", day(5), 2, 0, false)
 	target("amz", day(9), 2, 0, true)
+	// Kept in books from day 4: exposure is known at both channels from day 5, and pooled again from now on.
+	books := func(decided int64, x escrow.Snapshot) {
+		w.produce(topics.Record(schemas.ExposureBooks, x.SKU, w.codec.AppendBooks(nil, &x, decided)))
+	}
+	booked := func(channel string, exposed escrow.Units, open bool, grant string) escrow.ChannelSnapshot {
+		return escrow.ChannelSnapshot{Channel: channel, Booked: true, Grant: grant, Share: exposed, Books: exposure.State{E: exposed, Open: open, Belief: exposed, Known: !open}}
+	}
+	rate := escrow.ChannelSnapshot{Channel: "web"} // its rate of sales is kept, and nothing else
+	books(day(4), escrow.Snapshot{SKU: "TEE", Phase: escrow.Strict, Seen: true, Version: 2, Available: 9, Channels: []escrow.ChannelSnapshot{booked("amz", 3, false, ""), booked("shop", 0, true, "w1")}})
+	books(day(5), escrow.Snapshot{SKU: "TEE", Phase: escrow.Strict, Seen: true, Version: 2, Available: 9, Channels: []escrow.ChannelSnapshot{booked("amz", 3, false, ""), booked("shop", 4, false, "w2"), rate}})
+	w.produce(topics.Record(schemas.ExposureBooks, "TEE", nil))
+}
+
+// What was exposed where, and by how much less than there was, can be asked for any moment.
+func TestExposure(t *testing.T) {
+	w := newWorld(t)
+	w.script()
+	s := w.start()
+	w.caughtUp(s)
+	w.exactly("exposure_books", 3)
+	ask := func(sql string) (out []string) {
+		t.Helper()
+		rows, err := w.db().Query(t.Context(), sql)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var v string
+			if err := rows.Scan(&v); err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, v)
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	got := ask(`SELECT toString((least(toDate(at), toDate('2026-03-09')), toYear(until) = 2299 ? NULL : least(toDate(until), toDate('2026-03-09')), mode, available, exposed, slack)) FROM exposure_by_sku WHERE sku = 'TEE' ORDER BY at`)
+	want := []string{"('2026-03-05','2026-03-06','strict',9,3,NULL)", "('2026-03-06','2026-03-09','strict',9,7,2)", "('2026-03-09',NULL,'pooled',0,0,NULL)"}
+	if !slices.Equal(got, want) {
+		t.Errorf("by SKU: %q\nwant %q", got, want)
+	}
+	got = ask(`SELECT toString((channel, mode, exposure, shown, share, open_write, available, slack)) FROM exposure_by_channel WHERE sku = 'TEE' AND at <= '2026-03-08' AND until > '2026-03-08' ORDER BY channel`)
+	want = []string{"('amz','strict',3,3,3,'',9,2)", "('shop','strict',4,4,4,'w2',9,2)"}
+	if !slices.Equal(got, want) {
+		t.Errorf("by channel on day 7: %q\nwant %q", got, want)
+	}
+	got = ask(`SELECT toString((channel, exposure, shown, open_write, slack)) FROM exposure_by_channel WHERE at <= '2026-03-05 12:00:00' AND until > '2026-03-05 12:00:00' ORDER BY channel`)
+	want = []string{"('amz',3,3,'',NULL)", "('shop',NULL,NULL,'w1',NULL)"}
+	if !slices.Equal(got, want) {
+		t.Errorf("by channel on day 4: %q\nwant %q", got, want)
+	}
+}
+
+// Two channels that use one order number have prices of their own.
+func TestSalesOfOneOrderNumber(t *testing.T) {
+	w := newWorld(t)
+	for i, e := range []event.Event{
+		{Kind: event.SaleRecorded, SKU: "TEE", Channel: "shop", OrderID: "1", LineID: "1", Quantity: 10, UnitPrice: "9", Currency: "EUR"},
+		{Kind: event.SaleRecorded, SKU: "TEE", Channel: "amz", OrderID: "1", LineID: "1", Quantity: 5, UnitPrice: "12", Currency: "USD"},
+		{Kind: event.SaleRecorded, SKU: "MUG", Channel: "amz", OrderID: "2", LineID: "1", Quantity: 2, UnitPrice: "4", Currency: "USD"},
+		{Kind: event.SaleCancelled, SKU: "TEE", Channel: "amz", OrderID: "1", LineID: "1", Quantity: 2},
+		{Kind: event.SaleCancelled, SKU: "TEE", Channel: "shop", OrderID: "1", LineID: "1", Quantity: 1},
+		{Kind: event.ReturnReceived, SKU: "TEE", OrderID: "1", Location: "berlin", Quantity: 1, Disposition: event.Restock}, // whose?
+		{Kind: event.ReturnReceived, SKU: "MUG", OrderID: "2", Location: "berlin", Quantity: 1, Disposition: event.Restock},
+	} {
+		e.ID, e.OccurredAt, e.ReceivedAt = fmt.Sprint("e", i), day(1)+int64(i), day(1)+int64(i)
+		w.produce(w.codec.EventRecord(&e))
+	}
+	s := w.start()
+	w.caughtUp(s)
+	got := map[string]string{}
+	rows, err := w.db().Query(t.Context(), "SELECT sku || ' ' || channel || ' ' || currency, toString((units_sold, units_cancelled, units_returned, gross, cancelled, returned, units_without_price)) FROM sales")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rows.Next() {
+		var k, v string
+		if err := rows.Scan(&k, &v); err != nil {
+			t.Fatal(err)
+		}
+		got[k] = v
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"TEE shop EUR": "(10,1,0,90,9,0,0)",
+		"TEE amz USD":  "(5,2,0,60,24,0,0)",
+		"TEE  ":        "(0,0,1,0,0,0,1)",
+		"MUG amz USD":  "(2,0,1,8,0,4,0)",
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("sales = %v\nwant %v", got, want)
+	}
 }
 
 // near reports whether two figures agree to nine digits.
@@ -314,8 +413,8 @@ func TestRoutes(t *testing.T) {
 	}
 	var reconcile answer
 	w.get(h, "/v1/analytics/reconcile", http.StatusOK, &reconcile)
-	if len(reconcile.Rows) != 10 { // nine tables, and two channels in one of them
-		t.Errorf("reconcile has %d rows, want 10", len(reconcile.Rows))
+	if len(reconcile.Rows) != 11 { // ten tables, and two channels in one of them
+		t.Errorf("reconcile has %d rows, want 11", len(reconcile.Rows))
 	}
 	for _, r := range reconcile.Rows {
 		if r["repeated"] != 0.0 {
