@@ -209,7 +209,6 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 	}
 	cfg.Ingest.RequestsPerSecond = 0 // one user, this machine's
 	cfg.Analytics.ClickHouse.URL = u.parts.clickhouse
-	cfg.Analytics.FlushInterval = 500 * time.Millisecond // somebody watches
 	if c.Once {
 		cfg.Analytics.FlushInterval = 10 * time.Second // nobody does: large inserts cost the engine a fraction of small ones, which it merges again and again
 		cfg.Analytics.MaxRows = 25_000                 // but what waits for them takes memory

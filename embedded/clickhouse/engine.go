@@ -197,6 +197,7 @@ func writeSettings(cfg Config) error {
   <iceberg_metadata_files_cache_size>1048576</iceberg_metadata_files_cache_size>
   <mmap_cache_size>64</mmap_cache_size>
   <background_pool_size>2</background_pool_size>
+  <os_threads_nice_value_merge_mutate>10</os_threads_nice_value_merge_mutate>
   <background_schedule_pool_size>2</background_schedule_pool_size>
   <max_thread_pool_size>256</max_thread_pool_size>
   <max_thread_pool_free_size>8</max_thread_pool_free_size>

@@ -30,7 +30,7 @@ const Group = "onhand-analytics"
 // Config is the settings of the service.
 type Config struct {
 	ClickHouse     ClickHouse    `embed:"" prefix:"clickhouse-"`
-	FlushInterval  time.Duration `help:"Longest time a record waits for its insert; one that nothing follows goes in after a fifth of it." default:"1s" env:"ANALYTICS_FLUSH_INTERVAL"`
+	FlushInterval  time.Duration `help:"Longest time a record waits for its insert; one that nothing follows goes in after a fifth of it." default:"2s" env:"ANALYTICS_FLUSH_INTERVAL"`
 	MaxRows        int           `help:"Most rows in one insert." default:"100000" env:"ANALYTICS_MAX_ROWS"`
 	TopicsRefresh  time.Duration `help:"How soon a new channel's topic is found." default:"10s" env:"ANALYTICS_TOPICS_REFRESH"`
 	SessionTimeout time.Duration `help:"How long Kafka waits for a silent instance before others take its partitions." default:"45s" env:"ANALYTICS_SESSION_TIMEOUT"`
@@ -43,7 +43,7 @@ func DefaultConfig() Config {
 		ClickHouse: ClickHouse{
 			URL: "http://127.0.0.1:8123", Database: "onhand", User: "default", Timeout: time.Minute,
 		},
-		FlushInterval: time.Second, MaxRows: 100_000, TopicsRefresh: 10 * time.Second, SessionTimeout: 45 * time.Second, Drain: 15 * time.Second,
+		FlushInterval: 2 * time.Second, MaxRows: 100_000, TopicsRefresh: 10 * time.Second, SessionTimeout: 45 * time.Second, Drain: 15 * time.Second,
 	}
 }
 
