@@ -324,10 +324,9 @@ func (u *running) live(parent context.Context) error {
 	drawn := make(chan struct{})
 	drawing, stopDrawing := context.WithCancel(ctx)
 	defer stopDrawing()
-	onScreen := isTerminal(u.s.out) && !c.Plain && !c.Once
 	go func() {
 		defer close(drawn)
-		if !onScreen {
+		if !u.onScreen() {
 			printLines(drawing, u.s.out, 2*time.Second, u.process.Figures)
 			return
 		}
@@ -404,6 +403,19 @@ func (u *running) watchDisk(ctx context.Context, stop context.CancelCauseFunc) {
 	}
 }
 
+// onScreen reports that the figures are drawn on the terminal, where a printed line would spoil them.
+func (u *running) onScreen() bool { return isTerminal(u.s.out) && !u.cmd.Plain && !u.cmd.Once }
+
+// tell prints, or shows below the figures in place of what was told before.
+func (u *running) tell(format string, args ...any) {
+	if !u.onScreen() {
+		u.say(format, args...)
+		return
+	}
+	notes := strings.Split(strings.TrimSpace(fmt.Sprintf(format, args...)), "\n")
+	u.notes.Store(&notes)
+}
+
 // runReplay goes on with the replay, then waits until everything is quiet and reconciles.
 func (u *running) runReplay(ctx context.Context) error {
 	c := u.cmd
@@ -425,14 +437,14 @@ func (u *running) runReplay(ctx context.Context) error {
 	began := time.Now()
 	if !saved.State.Finished() {
 		if saved.State.Next > 0 {
-			u.say("The replay goes on at %s, %.1f %% of it done.", time.UnixMicro(data.Documents[saved.State.Next].At).UTC().Format(time.DateOnly),
+			u.tell("The replay goes on at %s, %.1f %% of it done.", time.UnixMicro(data.Documents[saved.State.Next].At).UTC().Format(time.DateOnly),
 				100*float64(saved.State.Next)/float64(len(data.Documents)))
 		} else {
 			left := 0
 			for _, n := range data.LeftOut {
 				left += n
 			}
-			u.say("Replaying %s: %s order lines, of which %s are no goods and left out.", c.File, group(int64(data.Lines)), group(int64(left)))
+			u.tell("Replaying %s: %s order lines, of which %s are no goods and left out.", c.File, group(int64(data.Lines)), group(int64(left)))
 		}
 		lastSave := time.Time{}
 		st, err := replay.Run(ctx, data, replay.Config{
@@ -481,11 +493,7 @@ func (u *running) runReplay(ctx context.Context) error {
 	if err := result.Print(&text, group); err != nil {
 		return err
 	}
-	notes := strings.Split(strings.TrimRight(text.String(), "\n"), "\n")
-	u.notes.Store(&notes)
-	if !isTerminal(u.s.out) || c.Plain || c.Once {
-		u.say("\n%s", text.String())
-	}
+	u.tell("\n%s", text.String())
 	if c.Once && !result.OK() {
 		return &exitError{1, "onhand: the sums differ; see the table above"}
 	}
