@@ -304,6 +304,10 @@ func (r *rig) settled() {
 		tail.poll(ctx, t)
 		return diff(tail.newest(), want)
 	})
+	r.eventually("the last level of each SKU is its newest", func(ctx context.Context) error {
+		tail.poll(ctx, t)
+		return diff(tail.kept(), want)
+	})
 	for _, p := range slices.Clone(r.projectors) {
 		r.gone(p)
 		if err := p.Stop(20 * time.Second); err != nil {
@@ -326,6 +330,9 @@ func (r *rig) settled() {
 	})
 	if err := diff(tail.newest(), want); err != nil {
 		t.Errorf("after the stop, stock.levels: %v", err)
+	}
+	if err := diff(tail.kept(), want); err != nil {
+		t.Errorf("after the stop, the last levels in stock.levels: %v", err)
 	}
 	if err := diff(r.inRedis(), want); err != nil {
 		t.Errorf("Redis: %v", err)
@@ -415,8 +422,9 @@ func (r *rig) inRedis() map[string]int64 {
 // tail reads what the projectors tell.
 type tail struct {
 	client   *kgo.Client
-	at       map[string]int64 // next offset, by topic and partition
-	best     map[string]*ledger.Level
+	at       map[string]int64         // next offset, by topic and partition
+	best     map[string]*ledger.Level // by version
+	last     map[string]*ledger.Level // by offset
 	rejected map[string]bool
 	alarms   []string
 }
@@ -428,7 +436,7 @@ func (r *rig) tail() *tail {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(c.Close)
-	return &tail{client: c, at: map[string]int64{}, best: map[string]*ledger.Level{}, rejected: map[string]bool{}}
+	return &tail{client: c, at: map[string]int64{}, best: map[string]*ledger.Level{}, last: map[string]*ledger.Level{}, rejected: map[string]bool{}}
 }
 
 // poll takes in what has come.
@@ -444,6 +452,7 @@ func (l *tail) poll(ctx context.Context, t *testing.T) {
 			if err != nil || v.SKU != string(rec.Key) {
 				t.Fatalf("a level of %q: %v", rec.Key, err)
 			}
+			l.last[v.SKU] = v
 			if b := l.best[v.SKU]; b == nil || b.Version <= v.Version {
 				l.best[v.SKU] = v
 			}
@@ -467,6 +476,9 @@ func (l *tail) poll(ctx context.Context, t *testing.T) {
 
 // newest is the level of each SKU by version, as readers go: an owner that was frozen may send older ones late.
 func (l *tail) newest() map[string]int64 { return levels(l.best) }
+
+// kept is the last level of each SKU, as compaction leaves it: the owner answers older ones that come late.
+func (l *tail) kept() map[string]int64 { return levels(l.last) }
 
 func levels(of map[string]*ledger.Level) map[string]int64 {
 	out := map[string]int64{}

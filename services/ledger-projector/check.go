@@ -35,7 +35,9 @@ func (s *Service) follow(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		for _, w := range s.owned() {
+		workers := s.owned()
+		s.strays(ctx, workers)
+		for _, w := range workers {
 			if err := s.look(ctx, w); err != nil {
 				select {
 				case w.moved <- err:

@@ -35,15 +35,32 @@ type outbox struct {
 	sent    int       // entries of the stored outbox that are acknowledged and not trimmed
 	broken  bool
 	idle    chan struct{} // closed when nothing is under way; nil when nobody waits
+	sends   int64         // outputs that were ever sent
 
-	levelsEnd int64            // offset in stock.levels, same partition, after the last level that is acknowledged
+	ctx     context.Context // of all that is produced: what is not under way yet when the outbox is closed is never sent
+	cancel  context.CancelFunc
+	strays  []*stray      // not answered, in order
+	unread  chan struct{} // has a token when one may not be read
+	read    chan struct{} // has a token when one may have been read and not taken
+	watched chan struct{} // closed when nothing reads strays any more
+
+	levelsEnd int64            // offset in stock.levels, same partition, after the last level that is acknowledged, or known to be another's
 	passed    map[string]int64 // by channel: the newest watermark passed on
 	passing   int              // watermarks under way
 }
 
-// newOutbox begins with the offset up to which output is acknowledged, and the end of stock.levels then.
-func newOutbox(w *worker, emitted, levelsEnd int64) *outbox {
-	return &outbox{w: w, failed: make(chan struct{}), emitted: emitted, levelsEnd: levelsEnd, passed: make(map[string]int64)}
+// newOutbox begins with the offset up to which output is acknowledged, the offset in stock.levels up to which nothing is strange, and its end now.
+func newOutbox(w *worker, emitted, settled, levelsEnd int64) *outbox {
+	o := &outbox{
+		w: w, failed: make(chan struct{}), emitted: emitted, levelsEnd: min(settled, levelsEnd), passed: make(map[string]int64),
+		unread: make(chan struct{}, 1), read: make(chan struct{}, 1), watched: make(chan struct{}),
+	}
+	o.ctx, o.cancel = context.WithCancel(context.Background())
+	if o.levelsEnd < levelsEnd {
+		o.strange(levelsEnd)
+	}
+	go o.watch()
+	return o
 }
 
 // output is what one batch emits.
@@ -54,7 +71,8 @@ type output struct {
 	values  []byte       // of levels, with their keys
 	slab    []kgo.Record // of levels
 	records []*kgo.Record
-	left    int // not acknowledged yet; under box.mu
+	left    int      // not acknowledged yet; under box.mu
+	answers []*stray // are answered once all is acknowledged
 
 	watermarks []order.Watermark // to be passed on once all is acknowledged
 }
@@ -69,6 +87,7 @@ func (b *output) send() {
 	b.left = len(b.records)
 	o.mu.Lock()
 	o.queue = append(o.queue, b)
+	o.sends++
 	o.settle()
 	o.mu.Unlock()
 	levels := int64(0)
@@ -76,7 +95,7 @@ func (b *output) send() {
 		if r.Topic == schemas.StockLevels {
 			levels++
 		}
-		o.w.s.client.Produce(context.Background(), r, b.acknowledge)
+		o.w.s.client.Produce(o.ctx, r, b.acknowledge)
 	}
 	b.records, b.values, b.slab = nil, nil, nil
 	o.w.s.totals.levels.Add(levels)
@@ -90,14 +109,14 @@ func (b *output) acknowledge(r *kgo.Record, err error) {
 		if !o.broken {
 			o.broken = true
 			close(o.failed)
-			if !errors.Is(err, kgo.ErrClientClosed) {
+			if !errors.Is(err, kgo.ErrClientClosed) && o.ctx.Err() == nil {
 				o.w.s.log.Error("kafka did not take a record; it will be emitted again", "topic", r.Topic, "partition", o.w.partition, "err", err)
 			}
 		}
 		return
 	}
 	if r.Topic == schemas.StockLevels && r.Partition == o.w.partition {
-		o.levelsEnd = max(o.levelsEnd, r.Offset+1)
+		o.note(r.Offset)
 	}
 	b.left--
 	o.settle()
@@ -109,6 +128,9 @@ func (o *outbox) settle() {
 	for len(o.queue) > 0 && o.queue[0].left == 0 {
 		o.emitted = max(o.emitted, o.queue[0].last)
 		o.sent += o.queue[0].outbox
+		if answers := o.queue[0].answers; len(answers) > 0 {
+			o.strays = slices.DeleteFunc(o.strays, func(st *stray) bool { return slices.Contains(answers, st) })
+		}
 		o.passOn(o.queue[0].watermarks)
 		o.queue[0] = nil
 		o.queue = o.queue[1:]
@@ -159,16 +181,11 @@ func (o *outbox) passOn(ws []order.Watermark) {
 	}
 }
 
-// acknowledged is the offset up to which all output is in Kafka, and how many entries at the stored outbox's head are.
-func (o *outbox) acknowledged() (emitted int64, sent int) {
+// acknowledged is what of the output is in Kafka.
+func (o *outbox) acknowledged() hotview.Emitted {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.emitted, o.sent
-}
-
-func (o *outbox) emittedTo() int64 {
-	emitted, _ := o.acknowledged()
-	return emitted
+	return hotview.Emitted{To: o.emitted, Levels: o.settledTo(), Sent: o.sent}
 }
 
 // trimmed notes that entries were taken from the stored outbox.
@@ -197,14 +214,17 @@ func (o *outbox) wait(ctx context.Context) {
 	}
 }
 
-// close lets later acknowledgements go: what they would tell is found out again by the next load.
+// close lets later acknowledgements go: what they would tell is found out again by the next load. What is not on its way yet is not sent any more: another may
+// own the partition by now.
 func (o *outbox) close() {
+	o.cancel()
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if !o.broken {
 		o.broken = true
 		close(o.failed)
 	}
+	o.mu.Unlock()
+	<-o.watched
 }
 
 // room makes room for so many levels at once.

@@ -417,7 +417,7 @@ func TestNextOwnerEmitsWhatACrashKeptBack(t *testing.T) {
 	kept := topics.Record(schemas.StockAlerts, "S", r.codec.AppendAlert(nil, &alert.Alert{ID: "kept", Kind: alert.Oversold, SKU: "S", Units: 2}))
 	var step hotview.Step
 	st.Prepare(part, &hotview.Batch{Prev: m.Offset, Last: rec.Offset, Outbox: [][]byte{encodeEntry(kept)}}, &step)
-	if err := st.Apply(ctx, &step, m.Emitted, 0); err != nil {
+	if err := st.Apply(ctx, &step, hotview.Emitted{To: m.Emitted, Levels: m.Levels}); err != nil {
 		t.Fatal(err)
 	}
 	s = r.start(nil)
@@ -606,7 +606,7 @@ func TestZombieOwner(t *testing.T) {
 		// Either the zombie is quicker, or the service has claimed the partition back.
 		var step hotview.Step
 		z.Prepare(part, &hotview.Batch{Prev: prev, Last: last}, &step)
-		err = z.Apply(ctx, &step, m.Emitted, 0)
+		err = z.Apply(ctx, &step, hotview.Emitted{To: m.Emitted, Levels: m.Levels})
 		t.Logf("partition %d: the zombie's step gave %v", p, err)
 	}
 	r.send(es[600:]...)
@@ -652,35 +652,35 @@ func TestFence(t *testing.T) {
 			first := prepare(one, p, -1, 0)
 			apply(p, "b", 1)
 			second := prepare(one, p, 0, 1)
-			if err := one.Apply(ctx, second, -1, 0); !errors.Is(err, hotview.ErrStale) {
+			if err := one.Apply(ctx, second, hotview.Emitted{To: -1, Levels: -1}); !errors.Is(err, hotview.ErrStale) {
 				t.Errorf("a batch before the one it was folded on gave %v", err)
 			}
 			// An answer was lost and the batch is sent again: applied once.
 			for range 2 {
-				if err := one.Apply(ctx, first, -1, 0); err != nil {
+				if err := one.Apply(ctx, first, hotview.Emitted{To: -1, Levels: -1}); err != nil {
 					t.Fatal(err)
 				}
 			}
 			for range 2 {
-				if err := one.Apply(ctx, second, -1, 0); err != nil {
+				if err := one.Apply(ctx, second, hotview.Emitted{To: -1, Levels: -1}); err != nil {
 					t.Fatalf("a step sent again: %v", err)
 				}
 			}
-			if err := one.Apply(ctx, first, -1, 0); err != nil {
+			if err := one.Apply(ctx, first, hotview.Emitted{To: -1, Levels: -1}); err != nil {
 				t.Fatalf("an old step sent again: %v", err)
 			}
 			two, q, _ := open("two")
 			apply(p, "c", 2)
-			if err := one.Apply(ctx, prepare(one, p, 1, 2), -1, 0); !errors.Is(err, hotview.ErrOwner) {
+			if err := one.Apply(ctx, prepare(one, p, 1, 2), hotview.Emitted{To: -1, Levels: -1}); !errors.Is(err, hotview.ErrOwner) {
 				t.Errorf("the old owner's step gave %v", err)
 			}
 			apply(q, "c", 2)
-			if err := two.Apply(ctx, prepare(two, q, 0, 2), -1, 0); !errors.Is(err, hotview.ErrStale) {
+			if err := two.Apply(ctx, prepare(two, q, 0, 2), hotview.Emitted{To: -1, Levels: -1}); !errors.Is(err, hotview.ErrStale) {
 				t.Errorf("a step that started from another offset gave %v", err)
 			}
 			two, q, _ = open("two")
 			apply(q, "c", 2)
-			if err := two.Apply(ctx, prepare(two, q, 1, 2), -1, 0); err != nil {
+			if err := two.Apply(ctx, prepare(two, q, 1, 2), hotview.Emitted{To: -1, Levels: -1}); err != nil {
 				t.Errorf("the new owner's step: %v", err)
 			}
 			got, err := hotview.NewReader(c, "fence").Read(ctx, []string{"S"}, func(string) int32 { return 0 })

@@ -59,7 +59,7 @@ func (s *Service) Stats() Stats {
 type metrics struct {
 	batches             metric.Float64Histogram
 	events              metric.Int64Histogram
-	reloads             metric.Int64Counter
+	reloads, answered   metric.Int64Counter
 	checked, mismatches metric.Int64Counter
 }
 
@@ -77,6 +77,8 @@ func newMetrics(m metric.Meter, s *Service) (out metrics, err error) {
 		metric.WithExplicitBucketBoundaries(1, 10, 100, 500, 1000, 2000, 5000, 10000))
 	keep(e)
 	out.reloads, e = m.Int64Counter("onhand_ledger_reloads_total", metric.WithDescription("Times a partition's state was loaded again because Redis held another."))
+	keep(e)
+	out.answered, e = m.Int64Counter("onhand_ledger_levels_again_total", metric.WithDescription("Levels emitted again because another process had written one of the SKU after this owner."))
 	keep(e)
 	out.checked, e = m.Int64Counter("onhand_ledger_checked_skus_total", metric.WithDescription("SKUs in Redis that were compared with the digest that is kept along."))
 	keep(e)

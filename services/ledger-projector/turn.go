@@ -90,6 +90,16 @@ func (st *storing) run() {
 	}
 }
 
+// stuck says whether a turn could not be stored.
+func (st *storing) stuck() bool {
+	select {
+	case <-st.broken:
+		return true
+	default:
+		return false
+	}
+}
+
 // end waits for what was handed over, and returns why something of it could not be stored.
 func (st *storing) end() error {
 	close(st.turns)
@@ -102,10 +112,10 @@ func (st *storing) keep(t *turn) error {
 	w := st.w
 	var p pause
 	for {
-		emitted, sent := st.out.acknowledged()
-		err := st.store.Apply(w.ctx, &t.step, emitted, sent)
+		acked := st.out.acknowledged()
+		err := st.store.Apply(w.ctx, &t.step, acked)
 		if err == nil {
-			st.out.trimmed(sent)
+			st.out.trimmed(acked.Sent)
 			break
 		}
 		if errors.Is(err, hotview.ErrOwner) || errors.Is(err, hotview.ErrStale) {
@@ -162,7 +172,12 @@ func (w *worker) fold(st *storing) error {
 			}
 			select {
 			case <-due.C:
-				w.giveUp()
+				w.tick()
+			default:
+			}
+			select {
+			case <-w.out.read:
+				w.collect()
 			default:
 			}
 			if len(w.records) == 0 {
@@ -175,7 +190,10 @@ func (w *worker) fold(st *storing) error {
 			// Nothing is queued. Wait for more; once there is something to store, also for the turn before to be stored.
 			idle, waited := st.idle, late.C
 			if t.empty() {
-				idle, waited = nil, nil
+				waited = nil
+				if !w.answerable() {
+					idle = nil
+				}
 			} else if age := time.Since(t.began); w.end.Load()-w.folded-1 > int64(w.s.cfg.BatchEvents) && age < gather {
 				idle = nil // more is in the log and about to come
 				late.Reset(gather - age)
@@ -185,9 +203,18 @@ func (w *worker) fold(st *storing) error {
 			select {
 			case <-w.more:
 			case <-due.C:
-				w.giveUp()
+				w.tick()
+			case <-w.out.read:
+				w.collect()
 			case <-waited:
 			case <-idle:
+				if t.empty() && !st.stuck() {
+					if err := w.answerNow(); err != nil {
+						t.endSpans(err)
+						st.idle <- struct{}{}
+						return err
+					}
+				}
 				st.idle <- struct{}{}
 				full = true
 			case <-w.out.failed:
@@ -223,6 +250,12 @@ func (w *worker) fold(st *storing) error {
 
 // errAbandoned is told of events that were folded on top of a batch that could not be stored: they are folded again.
 var errAbandoned = errors.New("the batch before was not stored; the event is applied later")
+
+// tick is what comes up while nothing else does.
+func (w *worker) tick() {
+	w.hushed = false
+	w.giveUp()
+}
 
 // refill takes the next records of this round that are queued.
 func (w *worker) refill() {
@@ -350,5 +383,8 @@ func (w *worker) finish(t *turn) {
 		}
 	}
 	clear(w.traced)
+	if len(w.answering) > 0 && !t.quiet {
+		w.answer(t.out)
+	}
 	w.store.Prepare(w.state, b, &t.step)
 }

@@ -50,6 +50,7 @@ type worker struct {
 	ready   atomic.Bool
 	serving atomic.Int64 // generation
 	moved   chan error   // has one when a rebuild has switched over, or Redis has lost what was stored
+	box     atomic.Pointer[outbox]
 	applied atomic.Int64 // last offset that is in Redis
 	end     atomic.Int64 // of the log, as last seen
 	skus    atomic.Int64 // in memory
@@ -79,6 +80,9 @@ type worker struct {
 	pending    []chunk
 	records    []*kgo.Record // taken and not folded
 	traced     map[string]context.Context
+	strange    map[string]edition // SKUs whose last level is another's, as far as that is to be answered
+	answering  []*stray           // strays they are in
+	hushed     bool               // until the next tick
 }
 
 func newWorker(s *Service, partition int32, start, committed int64) *worker {
@@ -230,7 +234,7 @@ func (w *worker) load() error {
 	log := s.log.With("partition", w.partition)
 	useful := err == nil && w.store.Fits(m, end)
 	if w.out != nil { // an earlier round in this process knows more
-		w.committed = max(w.committed, w.out.emittedTo()+1)
+		w.committed = max(w.committed, w.out.acknowledged().To+1)
 	}
 	var entries [][]byte
 	if useful {
@@ -249,7 +253,7 @@ func (w *worker) load() error {
 		if err := w.store.Clear(ctx); err != nil {
 			return err
 		}
-		m = hotview.Meta{Offset: hotview.NoOffset, Emitted: hotview.NoOffset}
+		m = hotview.Meta{Offset: hotview.NoOffset, Emitted: hotview.NoOffset, Levels: hotview.NoOffset}
 		if w.state, entries, err = w.store.Load(ctx, m, s.cfg.Options()); err != nil {
 			return err
 		}
@@ -271,10 +275,23 @@ func (w *worker) load() error {
 	if m.Emitted == hotview.NoOffset && w.committed <= end {
 		w.quiet = w.committed // events below were emitted in an earlier life of this state
 	}
-	w.out = newOutbox(w, m.Emitted, levelsEnd)
+	settled := m.Levels
+	if settled == hotview.NoOffset {
+		if settled = levelsEnd; w.out != nil {
+			settled = w.out.acknowledged().Levels
+		}
+	}
+	if settled > levelsEnd {
+		log.Warn(schemas.StockLevels+" is shorter than what it has taken: all levels are emitted again", "end", levelsEnd, "want", settled)
+		m.Emitted = hotview.NoOffset
+	}
+	w.strange, w.answering, w.hushed = nil, nil, false
+	w.out = newOutbox(w, m.Emitted, settled, levelsEnd)
 	if err := w.repair(m, entries); err != nil {
+		w.out.close()
 		return err
 	}
+	w.box.Store(w.out)
 	if w.next != m.Offset+1 || w.round > 0 || !w.first {
 		w.seek(m.Offset + 1)
 	}
@@ -316,8 +333,7 @@ func (w *worker) release() {
 	ctx, cancel := context.WithTimeout(w.ctx, w.s.cfg.Drain)
 	defer cancel()
 	w.out.wait(ctx)
-	emitted, sent := w.out.acknowledged()
-	if err := w.store.Release(ctx, emitted, sent); err != nil && !errors.Is(err, hotview.ErrOwner) {
+	if err := w.store.Release(ctx, w.out.acknowledged()); err != nil && !errors.Is(err, hotview.ErrOwner) {
 		w.s.log.Warn("what was emitted is not noted; the next owner emits it again", "partition", w.partition, "err", err)
 	}
 }

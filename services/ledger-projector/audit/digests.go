@@ -50,8 +50,8 @@ func Digests(ctx context.Context, c redis.UniversalClient, namespace string, p i
 	}
 	read := 0
 	for b := range ledger.DigestBuckets {
-		for again := 0; ; again++ {
-			skus := names[b]
+		for doubt := false; ; {
+			skus := names.skus[b]
 			s, err := stored.Snapshot(ctx, skus)
 			if err != nil {
 				return read, err
@@ -75,11 +75,15 @@ func Digests(ctx context.Context, c redis.UniversalClient, namespace string, p i
 			if sum == s.Digest[b] && len(m.Unread) == 0 {
 				break
 			}
-			if again == 2 {
-				report(m)
-				break
+			// SKUs come, and none ever goes: a list that is as long as the set was at that moment is all of it, and any other says nothing about a sum.
+			if s.Count == names.count {
+				if doubt {
+					report(m)
+					break
+				}
+				doubt = true
 			}
-			if names, err = byBucket(ctx, stored); err != nil { // a SKU that is new since?
+			if names, err = byBucket(ctx, stored); err != nil {
 				return read, err
 			}
 		}
@@ -87,16 +91,22 @@ func Digests(ctx context.Context, c redis.UniversalClient, namespace string, p i
 	return read, nil
 }
 
-func byBucket(ctx context.Context, stored *hotview.Stored) (*[ledger.DigestBuckets][]string, error) {
+// listing is the SKUs of a partition by bucket.
+type listing struct {
+	skus  [ledger.DigestBuckets][]string
+	count int
+}
+
+func byBucket(ctx context.Context, stored *hotview.Stored) (*listing, error) {
 	all, err := stored.Names(ctx)
 	if err != nil {
 		return nil, err
 	}
 	slices.Sort(all)
-	var out [ledger.DigestBuckets][]string
+	out := listing{count: len(all)}
 	for _, n := range all {
 		b := ledger.DigestBucket(n)
-		out[b] = append(out[b], n)
+		out.skus[b] = append(out.skus[b], n)
 	}
 	return &out, nil
 }

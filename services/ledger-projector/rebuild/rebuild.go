@@ -420,7 +420,7 @@ func (b *build) keep(ctx context.Context) error {
 	b.store.Prepare(b.fold.State, &hotview.Batch{Prev: b.kept, Last: b.fold.Offset, Oversold: b.fold.Oversold, AppliedAt: time.Now().UnixMicro()}, &b.batch)
 	wait := 50 * time.Millisecond
 	for {
-		err := b.store.Apply(ctx, &b.batch, hotview.NoOffset, 0)
+		err := b.store.Apply(ctx, &b.batch, hotview.Emitted{To: hotview.NoOffset, Levels: hotview.NoOffset})
 		if err == nil {
 			b.kept = b.fold.Offset
 			return nil

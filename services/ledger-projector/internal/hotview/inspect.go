@@ -38,6 +38,7 @@ type Snapshot struct {
 	Digested  bool                // there is a digest
 	SKUs      []map[string]string // the fields of those asked for; empty for one that is not there
 	Listed    []bool              // whether each is in the set of the partition's SKUs
+	Count     int                 // SKUs in that set
 }
 
 // Partition is the partition's number.
@@ -49,10 +50,12 @@ func (s *Stored) Snapshot(ctx context.Context, skus []string) (*Snapshot, error)
 	var live, digest *redis.StringCmd
 	hashes := make([]*redis.MapStringStringCmd, len(skus))
 	var listed *redis.BoolSliceCmd
+	var count *redis.IntCmd
 	_, err := s.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		meta = p.HGetAll(ctx, s.prefix+"meta")
 		live = p.Get(ctx, s.ns.Live(s.partition))
 		digest = p.Get(ctx, s.prefix+"digest")
+		count = p.SCard(ctx, s.prefix+"skus")
 		if len(skus) > 0 {
 			members := make([]any, len(skus))
 			for i, sku := range skus {
@@ -72,7 +75,7 @@ func (s *Stored) Snapshot(ctx context.Context, skus []string) (*Snapshot, error)
 		return nil, fmt.Errorf("read %s: %w", s.prefix, err)
 	}
 	out.Known = len(fields) > 0
-	out.Meta = Meta{Offset: NoOffset, Emitted: NoOffset}
+	out.Meta = Meta{Offset: NoOffset, Emitted: NoOffset, Levels: NoOffset}
 	if out.Known {
 		if out.Meta, err = parseMeta(fields); err != nil {
 			return nil, err
@@ -98,6 +101,11 @@ func (s *Stored) Snapshot(ctx context.Context, skus []string) (*Snapshot, error)
 			return nil, fmt.Errorf("read SKU %s: %w", skus[i], err)
 		}
 	}
+	n, err := count.Result()
+	if err != nil {
+		return nil, fmt.Errorf("read %sskus: %w", s.prefix, err)
+	}
+	out.Count = int(n)
 	if listed != nil {
 		if out.Listed, err = listed.Result(); err != nil {
 			return nil, fmt.Errorf("read %sskus: %w", s.prefix, err)

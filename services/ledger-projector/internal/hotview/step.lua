@@ -1,6 +1,6 @@
 -- One batch of one partition: all of it, or nothing.
 -- KEYS: meta, locations, skus, outbox, journal, digest, then the journal chunks to append to, those to delete, and the hash of each changed SKU.
--- ARGV: owner, prev, last, clock, emitted, oversold, applied_at, sent, #locations, #outbox, #appends, #drops, #sums, then for each location its name; for each
+-- ARGV: owner, prev, last, clock, emitted, oversold, applied_at, sent, levels, #locations, #outbox, #appends, #drops, #sums, then for each location its name; for each
 -- outbox entry its bytes; for each append its field, the length it must have, and its bytes; for each drop its field; for each run of
 -- digest sums its place in bytes, and its bytes; for each SKU the number
 -- of arguments that follow, negative with the SKU's name before them when it is new, and its fields and values.
@@ -11,8 +11,8 @@ if meta[2] ~= ARGV[2] then
   if tonumber(meta[2]) >= tonumber(ARGV[3]) then return 'done' end
   return 'stale'
 end
-local locations, outbox, appends, drops, sums = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
-local a, k = 14, 7
+local locations, outbox, appends, drops, sums = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local a, k = 15, 7
 for i = 1, locations do
   redis.call('RPUSH', KEYS[2], ARGV[a])
   a = a + 1
@@ -56,5 +56,5 @@ for i = k, #KEYS do
   redis.call('HSET', KEYS[i], unpack(ARGV, a + 1, a + n))
   a = a + n + 1
 end
-redis.call('HSET', KEYS[1], 'clock', ARGV[4], 'emitted', ARGV[5], 'oversold', ARGV[6], 'applied_at', ARGV[7], 'offset', ARGV[3])
+redis.call('HSET', KEYS[1], 'clock', ARGV[4], 'emitted', ARGV[5], 'levels', ARGV[9], 'oversold', ARGV[6], 'applied_at', ARGV[7], 'offset', ARGV[3])
 return 'applied'

@@ -60,6 +60,7 @@ type Meta struct {
 	Clearing  bool  // stored SKUs are being deleted: they are of no use
 	Offset    int64 // last applied, NoOffset for none
 	Emitted   int64 // all output of events up to here has been acknowledged by Kafka
+	Levels    int64 // offset in the partition of stock.levels before which every SKU's last level was the newest emitted; NoOffset when it is not known
 	Clock     int64 // Unix microseconds
 	Oversold  int64 // units, cumulative
 	AppliedAt int64 // Unix microseconds
@@ -85,15 +86,15 @@ type Store struct {
 
 // Step is one batch, ready to be stored: copies of all it changes. The zero value is ready to be prepared; it is used again to save garbage.
 type Step struct {
-	prefix        string
-	args          []any
-	lasts         []text
-	values        []int64
-	appends       []chunkAppend
-	journal       []byte
-	sums          []byte // of the digest, those that changed
-	runs          []run
-	emitted, sent int // places of the arguments that are known only when it is applied
+	prefix                string
+	args                  []any
+	lasts                 []text
+	values                []int64
+	appends               []chunkAppend
+	journal               []byte
+	sums                  []byte // of the digest, those that changed
+	runs                  []run
+	emitted, levels, sent int // places of the arguments that are known only when it is applied
 }
 
 // MaxChunk is the length at which a journal chunk is full. A Redis without room behind a string copies all of it to append to it, so chunks are short; but
@@ -134,7 +135,7 @@ func (s *Store) Peek(ctx context.Context) (Meta, error) {
 		return Meta{}, fmt.Errorf("read %s: %w", s.key("meta"), err)
 	}
 	if len(m) == 0 {
-		return Meta{Identity: s.identity, Layout: Layout, Offset: NoOffset, Emitted: NoOffset}, nil
+		return Meta{Identity: s.identity, Layout: Layout, Offset: NoOffset, Emitted: NoOffset, Levels: NoOffset}, nil
 	}
 	return parseMeta(m)
 }
@@ -196,6 +197,14 @@ func parseMeta(m map[string]string) (Meta, error) {
 		}
 		*x.to = v
 	}
+	out.Levels = NoOffset
+	if text, ok := m["levels"]; ok { // versions before do not write it
+		v, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w: meta field levels is %q", ErrDamaged, text))
+		}
+		out.Levels = v
+	}
 	return out, errors.Join(errs...)
 }
 
@@ -211,16 +220,25 @@ func outcome(what string, r string, err error) error {
 	return fmt.Errorf("%s: %w", what, ErrStale)
 }
 
-// Release notes that all output was acknowledged, when the owner stops.
-func (s *Store) Release(ctx context.Context, emitted int64, sent int) error {
-	r, err := ownedScript.Run(ctx, s.client, []string{s.key("meta")}, s.owner, "emitted", emitted).Text()
-	if err := outcome("release "+s.prefix, r, err); err != nil {
+// Emitted is what of a partition's output is in Kafka.
+type Emitted struct {
+	To     int64 // all output of events up to this offset is
+	Levels int64 // as Meta has it
+	Sent   int   // so many entries at the head of the stored outbox are
+}
+
+// Release notes what was acknowledged, when the owner stops.
+func (s *Store) Release(ctx context.Context, e Emitted) error {
+	if err := s.Note(ctx, e); err != nil || e.Sent == 0 {
 		return err
 	}
-	if sent == 0 {
-		return nil
-	}
-	return s.client.LTrim(ctx, s.key("outbox"), int64(sent), -1).Err()
+	return s.client.LTrim(ctx, s.key("outbox"), int64(e.Sent), -1).Err()
+}
+
+// Note notes what was acknowledged, but leaves the stored outbox as it is. ErrOwner says that the partition is another's.
+func (s *Store) Note(ctx context.Context, e Emitted) error {
+	r, err := ownedScript.Run(ctx, s.client, []string{s.key("meta")}, s.owner, "emitted", e.To, "levels", e.Levels).Text()
+	return outcome("note what was emitted in "+s.prefix, r, err)
 }
 
 // Clear deletes all that is stored of the partition and stamps it with this store's identity. It can be cut off anywhere and begun again: until
@@ -482,12 +500,11 @@ type Batch struct {
 	Outbox     [][]byte // entries to add
 }
 
-// Apply writes a prepared step in one atomic step: what changed, what the fold must remember, and the batch's last offset. emitted is the offset up to which all
-// output is in Kafka, sent how many entries at the head of the outbox are. A step whose answer was lost may be applied again. After ErrOwner and ErrStale,
+// Apply writes a prepared step in one atomic step: what changed, what the fold must remember, the batch's last offset, and what is in Kafka. A step whose answer was lost may be applied again. After ErrOwner and ErrStale,
 // the partition that it was prepared from is not what Redis holds: forget it and load again. Steps of a store are applied in the order they were
 // prepared in. It may run beside Prepare for another step.
-func (s *Store) Apply(ctx context.Context, st *Step, emitted int64, sent int) error {
-	st.args[st.emitted], st.args[st.sent] = emitted, sent
+func (s *Store) Apply(ctx context.Context, st *Step, e Emitted) error {
+	st.args[st.emitted], st.args[st.levels], st.args[st.sent] = e.To, e.Levels, e.Sent
 	st.args[0], st.args[1] = "evalsha", stepScript.Hash()
 	cmd := redis.NewCmd(ctx, st.args...)
 	err := s.client.Process(ctx, cmd)
@@ -572,6 +589,8 @@ func (s *Store) Prepare(p *ledger.Partition, b *Batch, st *Step) {
 	st.args = append(st.args, nil)
 	st.number(b.Oversold, b.AppliedAt)
 	st.sent = len(st.args)
+	st.args = append(st.args, nil)
+	st.levels = len(st.args)
 	st.args = append(st.args, nil)
 	st.number(int64(len(fresh)), int64(len(b.Outbox)), int64(len(st.appends)), int64(drops), int64(len(st.runs)))
 	for _, name := range fresh {

@@ -8,10 +8,11 @@ local new = redis.call('HMGET', KEYS[3], 'owner', 'offset')
 if new[1] ~= ARGV[4] then return 'owner' end
 local emitted = '-1'
 if redis.call('EXISTS', KEYS[2]) == 1 then
-  local old = redis.call('HMGET', KEYS[2], 'owner', 'offset', 'emitted')
+  local old = redis.call('HMGET', KEYS[2], 'owner', 'offset', 'emitted', 'levels')
   if old[1] ~= ARGV[3] then return 'thawed' end
   if old[2] ~= new[2] and ARGV[6] ~= '1' then return 'offset' end
   emitted = old[3]
+  if old[4] then redis.call('HSET', KEYS[3], 'levels', old[4]) else redis.call('HDEL', KEYS[3], 'levels') end
   redis.call('HSET', KEYS[2], 'owner', '', 'moved_to', ARGV[2])
   redis.call('HDEL', KEYS[2], 'frozen_until')
   if ARGV[7] == '1' then redis.call('HSET', KEYS[3], 'oversold', redis.call('HGET', KEYS[2], 'oversold')) end
