@@ -1,7 +1,9 @@
 package audit_test
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/alicebob/miniredis/v2"
@@ -14,11 +16,29 @@ import (
 	"github.com/onhand/onhand/stock/ledger"
 )
 
+// after calls f after each list of SKUs that Redis gives.
+type after struct{ f func() }
+
+func (h after) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (h after) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+func (h after) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if cmd.Name() == "sscan" {
+			h.f()
+		}
+		return err
+	}
+}
+
 // A new ledger fills with SKUs faster than they are listed: that is no fault of it. What is changed behind its back all the same is found.
 func TestSKUsThatComeDuringTheCheckAreNoMismatch(t *testing.T) {
 	m := miniredis.RunT(t)
-	client := redis.NewClient(&redis.Options{Addr: m.Addr()})
+	client, checking := redis.NewClient(&redis.Options{Addr: m.Addr()}), redis.NewClient(&redis.Options{Addr: m.Addr()})
 	defer client.Close()
+	defer checking.Close()
 	options := ledgerprojector.DefaultConfig().Options()
 	store := hotview.NewStore(client, "oh", 0, "owner/0/1", hotview.Identity{Dataset: "d", TopicID: "t", Fold: options.String()})
 	meta, err := store.Claim(t.Context())
@@ -53,33 +73,34 @@ func TestSKUsThatComeDuringTheCheckAreNoMismatch(t *testing.T) {
 		}
 	}
 	more()
-	damaged := false
-	grow := 30 // looks during which SKUs keep coming
-	check := func() (found []audit.Mismatch) {
-		if _, err := audit.Digests(t.Context(), client, "oh", 0, func(int) error {
-			if grow--; grow >= 0 {
-				more()
-			}
-			return nil
-		}, func(m audit.Mismatch) { found = append(found, m) }); err != nil {
+	grow := 0 // lists after which more SKUs come
+	checking.AddHook(after{func() {
+		if grow--; grow >= 0 {
+			more()
+		}
+	}})
+	check := func(lists int) (found []audit.Mismatch) {
+		grow = lists
+		if _, err := audit.Digests(t.Context(), checking, "oh", 0, func(int) error { return nil }, func(m audit.Mismatch) { found = append(found, m) }); err != nil {
 			t.Fatal(err)
 		}
 		return found
 	}
-	if found := check(); len(found) > 0 {
-		t.Fatalf("a ledger that only grows is said to be wrong: %s", found[0])
-	}
-	if grow >= 0 {
-		t.Fatal("it did not grow all through the check")
-	}
-	for _, k := range m.Keys() {
-		if !damaged && len(k) > 8 && k[:8] == "oh:{p0}:" && m.Type(k) == "hash" && m.HGet(k, "available") != "" {
-			m.HSet(k, "available", "77")
-			damaged = true
+	for lists := range 12 {
+		if found := check(lists); len(found) > 0 {
+			t.Fatalf("SKUs came after %d lists, and a ledger that only grows is said to be wrong: %s", lists, found[0])
+		}
+		if grow > 0 {
+			t.Fatalf("SKUs came after %d lists less than %d", grow, lists)
 		}
 	}
-	grow = 30
-	if found := check(); len(found) != 1 {
+	for _, k := range m.Keys() {
+		if strings.HasPrefix(k, "oh:{p0}:sku:") {
+			m.HSet(k, "available", "77")
+			break
+		}
+	}
+	if found := check(2); len(found) != 1 {
 		t.Errorf("one SKU was changed while others came: %d mismatches", len(found))
 	}
 }

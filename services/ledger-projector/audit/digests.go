@@ -50,7 +50,7 @@ func Digests(ctx context.Context, c redis.UniversalClient, namespace string, p i
 	}
 	read := 0
 	for b := range ledger.DigestBuckets {
-		for doubt := false; ; {
+		for doubt, short := false, 0; short < shortLists; {
 			skus := names.skus[b]
 			s, err := stored.Snapshot(ctx, skus)
 			if err != nil {
@@ -82,6 +82,8 @@ func Digests(ctx context.Context, c redis.UniversalClient, namespace string, p i
 					break
 				}
 				doubt = true
+			} else {
+				short++
 			}
 			if names, err = byBucket(ctx, stored); err != nil {
 				return read, err
@@ -90,6 +92,9 @@ func Digests(ctx context.Context, c redis.UniversalClient, namespace string, p i
 	}
 	return read, nil
 }
+
+// shortLists is how many times SKUs may come while they are listed: then the bucket is left to the next check.
+const shortLists = 3
 
 // listing is the SKUs of a partition by bucket.
 type listing struct {
