@@ -30,6 +30,8 @@ require github.com/rogpeppe/go-internal v1.16.0 // testscript: the command as it
 
 require github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // Kafka in tests
 
+require github.com/onhand/onhand/services/analytics v0.0.0
+
 require (
 	github.com/ClickHouse/ch-go v0.74.0 // indirect
 	github.com/ClickHouse/clickhouse-go/v2 v2.50.0 // indirect
@@ -66,7 +68,6 @@ require (
 	github.com/muesli/cancelreader v0.2.2 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/onhand/onhand/services/allocator v0.0.0 // indirect
-	github.com/onhand/onhand/services/analytics v0.0.0 // indirect
 	github.com/onhand/onhand/services/channel-pusher v0.0.0 // indirect
 	github.com/onhand/onhand/services/ingest v0.0.0 // indirect
 	github.com/paulmach/orb v0.13.0 // indirect

@@ -99,17 +99,21 @@ func (c *consoleCmd) Run(ctx context.Context, s streams) error {
 }
 
 type explainCmd struct {
-	target
+	ledgerFlags
 	SKU     string `help:"The SKU." required:"" name:"sku"`
 	Channel string `help:"Only this channel."`
+	Time    string `help:"As it was then, by Onhand's clock: RFC 3339, a date, or how long ago (90m, 36h). Now when left out." placeholder:"TIME"`
 	JSON    bool   `help:"The API's own answers."`
 }
 
 // Run prints availability and targets with their derivation.
 func (c *explainCmd) Run(ctx context.Context, s streams) error {
-	conn, err := c.find()
+	conn, err := c.target.find()
 	if err != nil {
 		return err
+	}
+	if c.Time != "" {
+		return c.past(ctx, s, conn)
 	}
 	var stock json.RawMessage
 	if err := conn.get(ctx, "/v1/availability/"+url.PathEscape(c.SKU), &stock); err != nil {

@@ -23,7 +23,7 @@ const (
 	defaultPeriod = 30 * 24 * time.Hour
 )
 
-// Routes adds GET /v1/analytics/… to r. Each answers {"from", "to", "rows", "truncated"}; amounts are decimal numbers as strings.
+// Routes adds GET /v1/analytics/… to r. Each but explain answers {"from", "to", "rows", "truncated"}; amounts are decimal numbers as strings.
 func (s *Service) Routes(r chi.Router) {
 	r.Route("/v1/analytics", func(r chi.Router) {
 		r.Use(s.deps.Middleware...)
@@ -32,6 +32,7 @@ func (s *Service) Routes(r chi.Router) {
 		r.Get("/stockouts", s.answer(stockoutsQuery))
 		r.Get("/latency", s.answer(latencyQuery))
 		r.Get("/reconcile", s.answer(reconcileQuery))
+		r.Get("/explain", s.getExplanation)
 	})
 }
 
@@ -144,14 +145,26 @@ type answer struct {
 	Truncated bool             `json:"truncated"`
 }
 
+func turnDown(w http.ResponseWriter, faults []problem.Field) {
+	slices.SortFunc(faults, func(a, b problem.Field) int { return strings.Compare(a.Pointer, b.Pointer) })
+	d := problem.New(http.StatusUnprocessableEntity, "invalid", "The request has faults", "Correct the parameters named in errors and ask again.")
+	d.Errors = faults
+	problem.Write(w, d)
+}
+
+// away answers for ClickHouse, which did not.
+func (s *Service) away(ctx context.Context, w http.ResponseWriter, r *http.Request, err error) {
+	s.log.WarnContext(ctx, "query failed", "path", r.URL.Path, "error", err)
+	d := problem.New(http.StatusServiceUnavailable, "unavailable", "ClickHouse did not answer", "Ask again in a moment; if it goes on, look at the log of analytics.")
+	d.RetryAfter = 5 * time.Second
+	problem.Write(w, d)
+}
+
 func (s *Service) answer(q query) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		args, limit, faults := q.arguments(r, time.Now().UTC())
 		if len(faults) > 0 {
-			slices.SortFunc(faults, func(a, b problem.Field) int { return strings.Compare(a.Pointer, b.Pointer) })
-			d := problem.New(http.StatusUnprocessableEntity, "invalid", "The request has faults", "Correct the parameters named in errors and ask again.")
-			d.Errors = faults
-			problem.Write(w, d)
+			turnDown(w, faults)
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), s.cfg.ClickHouse.Timeout)
@@ -161,10 +174,7 @@ func (s *Service) answer(q query) http.HandlerFunc {
 			if r.Context().Err() != nil {
 				return // nobody is there to read it
 			}
-			s.log.WarnContext(ctx, "query failed", "path", r.URL.Path, "error", err)
-			d := problem.New(http.StatusServiceUnavailable, "unavailable", "ClickHouse did not answer", "Ask again in a moment; if it goes on, look at the log of analytics.")
-			d.RetryAfter = 5 * time.Second
-			problem.Write(w, d)
+			s.away(ctx, w, r, err)
 			return
 		}
 		out := answer{Rows: rows}
