@@ -22,6 +22,19 @@ import (
 // name is how the service signs what it writes.
 const name = "ledger-projector"
 
+const (
+	// fetchBytes is the most that one fetch brings. It is as much for a partition as for all, so that a broker with much to tell sends one partition after another: while one is
+	// folded, the next is decoded and the one before stored, and each has events enough for a batch in which a SKU is written once for many of them.
+	fetchBytes = 4 << 20
+	// linger is how long output waits for more of it, of all partitions: without it, each partition's batch is a request of its own, and the broker has more to do than the ledger.
+	linger = 3 * time.Millisecond
+	// pollEvery is the least time between two polls at a steady rate: meanwhile the next fetch is under way, and brings what all partitions have got. What comes after
+	// a longer silence is not held up.
+	pollEvery = 3 * time.Millisecond
+	// unpaced is how many records a poll has to bring for the next not to wait: there is a backlog.
+	unpaced = 4096
+)
+
 // leaveWithin is the longest wait for Kafka to let the group be left.
 const leaveWithin = 2 * time.Second
 
@@ -86,8 +99,8 @@ func (s *Service) Run(ctx context.Context) error {
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.AutoCommitMarks(), kgo.AutoCommitInterval(time.Second),
 		kgo.BlockRebalanceOnPoll(), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.revoked), kgo.AdjustFetchOffsetsFn(s.assigned),
 		kgo.SessionTimeout(s.cfg.Session), kgo.HeartbeatInterval(s.cfg.Session/5),
-		kgo.WithPools(new(pools)), kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchMaxBytes(16<<20), kgo.FetchMaxPartitionBytes(4<<20),
-		kgo.ProducerLinger(0), kgo.MaxBufferedRecords(200_000), kgo.ProducerBatchMaxBytes(1<<20-1<<12),
+		kgo.WithPools(new(pools)), kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchMaxBytes(fetchBytes), kgo.FetchMaxPartitionBytes(fetchBytes),
+		kgo.ProducerLinger(linger), kgo.MaxBufferedRecords(200_000), kgo.ProducerBatchMaxBytes(1<<20-1<<12),
 	)
 	if err != nil {
 		return fmt.Errorf("ledger-projector: %w", err)
@@ -183,6 +196,7 @@ func (s *Service) retry(ctx context.Context, what string, f func() error) error 
 // poll hands what is fetched to the workers until ctx ends. Rebalances wait from poll to hand-over, so that a worker only gets records of its own
 // assignment.
 func (s *Service) poll(ctx context.Context) {
+	polled := time.Time{}
 	for ctx.Err() == nil {
 		polling, cancel := context.WithCancel(ctx)
 		s.mu.Lock()
@@ -192,6 +206,10 @@ func (s *Service) poll(ctx context.Context) {
 		}
 		s.mu.Unlock()
 		fetches := s.client.PollRecords(polling, 50_000)
+		if fetches.NumRecords() < unpaced {
+			pace(polling, polled.Add(pollEvery))
+		}
+		polled = time.Now()
 		cancel()
 		if fetches.IsClientClosed() {
 			return
@@ -211,6 +229,20 @@ func (s *Service) poll(ctx context.Context) {
 		})
 		s.applySeeks()
 		s.client.AllowRebalance()
+	}
+}
+
+// pace waits until a moment, or until ctx ends.
+func pace(ctx context.Context, until time.Time) {
+	d := time.Until(until)
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
 }
 
