@@ -110,7 +110,7 @@ channels:
 func TestOneProcess(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	dir := t.TempDir()
-	market, err := marketplace.New(marketplace.Config{})
+	market, err := marketplace.New(marketplace.Config{Watermarks: 10 * time.Millisecond}) // they never stop, and all gets quiet nevertheless
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -194,6 +194,13 @@ type Stats struct {
 	Trouble      string // why ClickHouse takes nothing now; empty when it does
 }
 
+// Flush has what was taken in inserted now, for somebody who waits for it: the flush interval is for a stream that goes on.
+func (s *Service) Flush() {
+	for _, k := range s.sinks {
+		k.hurry()
+	}
+}
+
 // Stats is the present picture.
 func (s *Service) Stats() Stats {
 	out := Stats{Rejected: s.rejected.Load()}

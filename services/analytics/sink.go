@@ -30,6 +30,7 @@ type sink struct {
 	queued   int
 	oldest   time.Time // when the oldest of what is queued came
 	newest   time.Time
+	hurried  bool // what is queued is to be inserted without waiting for more
 	recovers []*recovery
 
 	pending                             atomic.Int64 // queued, and under way
@@ -98,6 +99,16 @@ func (k *sink) add(p *part, n int, now time.Time) {
 	k.pending.Add(int64(n))
 }
 
+// hurry has what is queued now inserted without waiting for more.
+func (k *sink) hurry() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.queued > 0 {
+		k.hurried = true
+		k.notify()
+	}
+}
+
 // drop forgets what is queued of a part that has moved away.
 func (k *sink) drop(p *part) {
 	k.mu.Lock()
@@ -159,10 +170,11 @@ func (k *sink) next(draining bool) (*recovery, []cutPart, time.Duration) {
 	}
 	now := time.Now()
 	wait := min(k.oldest.Add(k.s.cfg.FlushInterval).Sub(now), k.newest.Add(k.s.cfg.FlushInterval/5).Sub(now))
-	if k.queued < k.s.cfg.MaxRows && wait > 0 && !draining {
+	if k.queued < k.s.cfg.MaxRows && wait > 0 && !draining && !k.hurried {
 		return nil, nil, wait
 	}
 	cut := k.cut()
+	k.hurried = k.hurried && k.queued > 0 && len(cut) > 0
 	if len(cut) == 0 {
 		return nil, nil, time.Hour // all of it waits for an intent to be settled
 	}
