@@ -218,6 +218,8 @@ type channel struct {
 
 	list orderList
 
+	active time.Time // when something last happened here
+
 	out outbox
 }
 
@@ -282,6 +284,7 @@ func (c *channel) sell(ctx context.Context, s *Sale) (SaleResult, error) {
 
 // report queues a record, unless this one is lost or doubled. The caller holds mu, so that reports keep the order of what happened.
 func (c *channel) report(path string, line []byte) {
+	c.active = time.Now()
 	c.list.add(c.now(), time.Now(), report{path, line})
 	if c.srv.target() == nil {
 		return

@@ -239,6 +239,7 @@ func (c *channel) apply(req *inventoryRequest, body []byte) (int, []byte) {
 			return http.StatusMultiStatus, a.body
 		}
 	}
+	c.active = time.Now()
 	c.stats.WriteRequests++
 	results := c.write(make([]WriteResult, 0, len(req.Items)), req.Items)
 	out := make([]byte, 0, 64*len(results)+16)
@@ -288,6 +289,7 @@ func (c *channel) getInventory(w http.ResponseWriter, r *http.Request) {
 	}
 	if len(skus) > 0 {
 		c.mu.Lock()
+		c.active = time.Now()
 		for _, sku := range skus {
 			v, ok := c.shown[sku]
 			out.Items = append(out.Items, shownItem{sku, v, ok})

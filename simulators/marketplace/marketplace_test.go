@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -299,6 +300,47 @@ func TestStateOutlivesAStop(t *testing.T) {
 	}
 	if st := again.Stats()[0]; st.SoldUnits != 2 || st.RefusedUnits != 4 || st.Reported != 1 {
 		t.Errorf("stats %+v", st)
+	}
+}
+
+// TestWatermarkAfterAStop holds that what was not reported before a stop comes before the first watermark after it.
+func TestWatermarkAfterAStop(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "state.json")
+	s, err := New(Config{StateFile: file, Ingest: "http://127.0.0.1:9"}) // nobody answers there
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Set("shop", "a", 3)
+	if _, err := s.Sell(t.Context(), "shop", Sale{ID: "1", Currency: "EUR", Lines: []Line{{ID: "1", SKU: "a", Quantity: 2}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var tries atomic.Int32
+	marked := make(chan bool, 100)
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/watermark") {
+			select {
+			case marked <- tries.Load() > 2:
+			default:
+			}
+		} else if tries.Add(1) <= 2 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	defer h.Close()
+	again, err := New(Config{StateFile: file, Ingest: h.URL, Watermarks: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if known := <-marked; !known {
+		t.Error("a watermark came before the sale of before the stop")
+	}
+	if err := again.Stop(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -241,10 +241,21 @@ func (c *channel) deliver(ctx context.Context, batch []report) error {
 	}
 }
 
+// A channel rests when nothing was sold, taken back, read or written there for so long: bounds that were taken before have come into force by then. It goes on
+// to say so, but seldom, as each word is a record in every partition.
+const (
+	restAfter         = 10 * time.Second
+	restingWatermarks = 10 * time.Second
+)
+
 // watermarkLoop tells Onhand, again and again until ctx ends, up to when it knows all the channel's sales: the channel's own clock, once all that was
 // queued by then is acknowledged. A channel that has lost a report says nothing until that is made up for: only a sweep of its order list
 // can tell then.
+//
+// The clock is that of the channel's computer, also where sales are replayed that say they were placed long ago: it is what tells which of them came after a
+// write. A channel at which nothing happens says so less often.
 func (c *channel) watermarkLoop(ctx context.Context) {
+	var last time.Time
 	for sleep(ctx, c.srv.cfg.Watermarks) {
 		if c.srv.target() == nil {
 			continue
@@ -252,7 +263,12 @@ func (c *channel) watermarkLoop(ctx context.Context) {
 		c.mu.Lock() // no sale is between its moment and its report
 		at := c.now()
 		queued, whole := c.out.mark()
+		resting := time.Since(c.active) > restAfter
 		c.mu.Unlock()
+		if resting && time.Since(last) < restingWatermarks {
+			continue
+		}
+		last = time.Now()
 		if !whole || !c.out.passed(ctx, queued) {
 			continue
 		}

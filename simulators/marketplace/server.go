@@ -35,7 +35,7 @@ type Config struct {
 	Reporters     int           // reports under way at once, over all channels; default 8
 	MaxUnreported int           // per channel, before sales wait; default 20,000
 	Gzip          bool          // compress reports
-	Watermarks    time.Duration // how often each channel tells Onhand up to when all its sales are reported; 0 never
+	Watermarks    time.Duration // how often each channel tells Onhand up to when all its sales are reported, while something happens there; 0 never
 }
 
 // maxChannels bounds the memory that callers can take by naming channels.
@@ -177,12 +177,17 @@ func (s *Server) channel(id string) (*channel, error) {
 		return nil, fmt.Errorf("channel %q: there are %d channels already", id, maxChannels)
 	}
 	c = newChannel(id, s)
-	s.channels[id] = c
+	s.open(c)
+	return c, nil
+}
+
+// open lets a channel report. The caller holds mu, or is alone.
+func (s *Server) open(c *channel) {
+	s.channels[c.id] = c
 	s.wg.Go(func() { c.reportLoop(s.loops) })
 	if s.cfg.Watermarks > 0 {
 		s.wg.Go(func() { c.watermarkLoop(s.loops) })
 	}
-	return c, nil
 }
 
 func (s *Server) all() []*channel {
@@ -432,8 +437,8 @@ func (s *Server) load() error {
 			c.out.lost = append(c.out.lost, report{r.Path, r.Line})
 		}
 		c.out.reported, c.out.rejected, c.out.retries = cs.Stats.Reported, cs.Stats.RejectedReports, cs.Stats.ReportRetries
-		s.channels[c.id] = c
-		s.wg.Go(func() { c.reportLoop(s.loops) })
+		c.out.queued = int64(len(c.out.pending)) // no watermark before these
+		s.open(c)
 	}
 	return nil
 }
