@@ -16,6 +16,7 @@ import (
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/order"
 	"github.com/onhand/onhand/topics"
 	"github.com/onhand/onhand/topics/catalogview"
@@ -27,12 +28,13 @@ type Config struct {
 	PollMax    int           `help:"Most levels taken in at once: bursts of one SKU within them cost one decision." default:"10000" env:"ALLOCATOR_POLL_MAX"`
 	WriteMax   int           `help:"Targets written before their acknowledgement is waited for; one SKU's targets may exceed it." default:"20000" env:"ALLOCATOR_WRITE_MAX"`
 	WriteLimit time.Duration `help:"Longest wait for Kafka to acknowledge targets, and for a stop to finish what was begun." default:"30s" env:"ALLOCATOR_WRITE_LIMIT"`
+	MaxSkew    time.Duration `help:"How far channels' clocks may be off: exposure falls when a channel's order watermark is so much past a write." default:"2s" env:"ALLOCATOR_MAX_SKEW"`
 	Instance   string        `help:"Name of this instance, which no other may have at a time: with it, a restart does not wait for what its forerunner left half written. Empty makes one up." env:"ALLOCATOR_INSTANCE"`
 }
 
 // DefaultConfig is the settings that suit most.
 func DefaultConfig() Config {
-	return Config{Group: "onhand-allocator", PollMax: 10_000, WriteMax: 20_000, WriteLimit: 30 * time.Second}
+	return Config{Group: "onhand-allocator", PollMax: 10_000, WriteMax: 20_000, WriteLimit: 30 * time.Second, MaxSkew: time.Duration(escrow.DefaultSkew) * time.Microsecond}
 }
 
 // Validate reports every fault of the settings.
@@ -49,6 +51,9 @@ func (c Config) Validate() error {
 	}
 	if c.WriteLimit <= 0 {
 		errs = append(errs, fmt.Errorf("write-limit %v: want more than 0", c.WriteLimit))
+	}
+	if c.MaxSkew < 0 || c.MaxSkew > time.Hour {
+		errs = append(errs, fmt.Errorf("max-skew %v: want 0 to 1h", c.MaxSkew))
 	}
 	return errors.Join(errs...)
 }
@@ -121,6 +126,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg: cfg, deps: deps, txn: transactionalID(cfg), engine: newEngine(deps.Catalog.Listing), parts: make(map[int32]*owned), ensured: make(map[string]bool),
 		topicNames: make(map[string]string), delays: newDelays(),
 	}
+	s.engine.skew = cfg.MaxSkew.Microseconds()
 	s.engine.delays, s.engine.sold = s.delays.of, s.delays.sold
 	s.changes.skus = make(map[string]struct{})
 	deps.Catalog.OnChange(s.changes.add)

@@ -249,10 +249,15 @@ func (s *Service) count() {
 	}
 	s.stats.skus.Store(skus)
 	s.stats.lag.Store(lag)
-	var booked, open, slack, checked, breaches int64
+	var booked, unsettled, open, slack, checked, breaches int64
 	for _, o := range s.parts {
 		booked += int64(len(o.booked))
-		open += int64(s.engine.grants(o.partition))
+		for k := range o.booked {
+			open += int64(k.books.OpenWrites())
+			if !k.books.Settled() {
+				unsettled++
+			}
+		}
 		if c := &o.seal; c.Checked > 0 {
 			if least := int64(c.LeastSlack); checked == 0 || least < slack {
 				slack = least
@@ -262,6 +267,7 @@ func (s *Service) count() {
 		}
 	}
 	s.stats.booked.Store(booked)
+	s.stats.unsettled.Store(unsettled)
 	s.stats.open.Store(open)
 	s.stats.slack.Store(slack)
 	s.stats.checked.Store(checked)

@@ -59,6 +59,20 @@ func (s *Service) loadBooks(ctx context.Context, fresh map[int32]*owned, ids []i
 	return nil
 }
 
+// Audit has every channel whose exposure is other than what it is thought to show looked at now: a sale that crosses a write cannot be placed before or after it,
+// and else that is found out after a while.
+func (s *Service) Audit() {
+	s.mu.Lock()
+	for _, o := range s.parts {
+		for k := range o.booked {
+			k.books.Audit()
+			s.engine.touch(o.partition, k)
+		}
+	}
+	s.mu.Unlock()
+	s.changes.call()
+}
+
 // takeSide feeds results of writes and watermarks to the engine. s.mu is held.
 func (s *Service) takeSide(ctx context.Context, b *batch, fetches kgo.Fetches) {
 	fetches.EachError(func(t string, p int32, err error) {

@@ -25,6 +25,7 @@ type Stats struct {
 	Granted    int64 // writes
 	Alerts     int64 // about exposure
 	Booked     int64 // SKUs whose exposure is kept in books now
+	Unsettled  int64 // of these, with a channel whose exposure waits for its order watermark, or is not known yet: not all there is can be given out
 	Open       int64 // granted writes without a result
 	LeastSlack int64 // smallest room of a SKU today, over the partitions owned; valid when Checked is not 0
 	Checked    int64 // times today that the invariant was checked
@@ -33,7 +34,7 @@ type Stats struct {
 
 type counters struct {
 	levels, stale, rejected, targets, withdrawn, skus, lag, settings, recompute, lastBatch atomic.Int64
-	results, granted, alerts, booked, open, slack, checked, breaches                       atomic.Int64
+	results, granted, alerts, booked, unsettled, open, slack, checked, breaches            atomic.Int64
 	duration                                                                               metric.Float64Histogram
 }
 
@@ -48,7 +49,7 @@ func (s *Service) Stats() Stats {
 	return Stats{
 		Levels: c.levels.Load(), Stale: c.stale.Load(), Rejected: c.rejected.Load(), Targets: c.targets.Load(), Withdrawn: c.withdrawn.Load(),
 		SKUs: c.skus.Load(), Lag: c.lag.Load(), SettingsVersion: c.settings.Load(), LastRecompute: time.Duration(c.recompute.Load()),
-		LastBatch: time.Duration(c.lastBatch.Load()), Results: c.results.Load(), Granted: c.granted.Load(), Alerts: c.alerts.Load(), Booked: c.booked.Load(),
+		LastBatch: time.Duration(c.lastBatch.Load()), Results: c.results.Load(), Granted: c.granted.Load(), Alerts: c.alerts.Load(), Booked: c.booked.Load(), Unsettled: c.unsettled.Load(),
 		Open: c.open.Load(), LeastSlack: c.slack.Load(), Checked: c.checked.Load(), Breaches: c.breaches.Load(),
 	}
 }
@@ -88,6 +89,7 @@ func (s *Service) observe() (stop func(), err error) {
 	add("onhand_allocator_exposure_granted_writes", "Writes granted.", &c.granted, true)
 	add("onhand_allocator_exposure_alerts", "Alerts about exposure.", &c.alerts, true)
 	add("onhand_allocator_exposure_skus", "SKUs whose exposure is kept in books, in the partitions owned.", &c.booked, false)
+	add("onhand_allocator_exposure_unsettled_skus", "Of these, SKUs with a channel whose exposure waits for its order watermark, or is not known yet.", &c.unsettled, false)
 	add("onhand_allocator_exposure_open_writes", "Granted writes without a result.", &c.open, false)
 	add("onhand_allocator_exposure_least_slack_units", "Smallest margin of what is available over what is exposed, of any SKU today.", &c.slack, false)
 	add("onhand_allocator_exposure_checks", "Times today that the invariant was checked.", &c.checked, false)

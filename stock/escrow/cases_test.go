@@ -343,6 +343,47 @@ func TestAdaptiveComesBack(t *testing.T) {
 	}
 }
 
+// TestAuditLooksAtOnce: a sale that was seen while a write was under way may have come before the answer or after it. Until somebody looks, exposure stays above
+// what the channel is thought to show.
+func TestAuditLooksAtOnce(t *testing.T) {
+	d := newDesk(t, 100, allocation.Strict, cas, cas)
+	d.settle()
+	if !d.s.Settled() {
+		t.Fatal("exposure is not settled at rest")
+	}
+	d.level(200, "", event.ReceiptReceived)
+	d.decide()
+	g, ok := d.open["aA"]
+	if !ok || g.Write.Operation != write.CompareAndSet {
+		t.Fatalf("granted %+v; want a raise", d.open)
+	}
+	delete(d.open, "aA")
+	d.shown["aA"] = g.Write.Quantity - 1 // it sold one right after the write, and answers then
+	d.level(199, "a", event.SaleRecorded)
+	d.s.Result(&escrow.Result{ID: g.ID, Channel: "a", Outcome: write.Applied, AckedAt: d.in.Now, Shown: d.shown["aA"], ShownKnown: true}, 0)
+	d.answer()
+	reads := func() (n int) {
+		for _, x := range d.decide().Grants {
+			if x.Channel == "a" && x.Write.Operation == write.Read {
+				n++
+			}
+		}
+		return n
+	}
+	if v, _ := d.s.View("a"); v.Shown == v.Exposure || reads() > 0 {
+		t.Fatalf("%+v; want it unclear what it shows, and time to find out", v)
+	}
+	d.answer()
+	if d.s.Audit(); reads() != 1 {
+		t.Fatal("it was not looked at")
+	}
+	d.answer()
+	d.settle()
+	if v, _ := d.s.View("a"); v.Shown != d.shown["aA"] || v.Exposure != d.shown["aA"] || !d.s.Settled() {
+		t.Errorf("%+v where it shows %d", v, d.shown["aA"])
+	}
+}
+
 // TestOversellProbability is the table of the design.
 func TestOversellProbability(t *testing.T) {
 	for _, tt := range []struct {

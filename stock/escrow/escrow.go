@@ -249,6 +249,32 @@ func (s *SKU) Guarded() bool {
 	return true
 }
 
+// Settled reports that exposure is known at every channel, and no bound of it waits for an order watermark.
+func (s *SKU) Settled() bool {
+	if !s.Guarded() {
+		return false
+	}
+	for i := range s.channels {
+		if b := s.channels[i].book; b != nil && b.Settling() {
+			return false
+		}
+	}
+	return true
+}
+
+// Audit has each channel whose exposure is other than what it is thought to show looked at with the next decision, rather than after a while.
+func (s *SKU) Audit() {
+	for i := range s.channels {
+		b := s.channels[i].book
+		if b == nil || b.Open() {
+			continue
+		}
+		if shown, known := b.Shown(); !known || b.suspect || shown != b.Exposure() {
+			b.audit, s.dirty = 1, true
+		}
+	}
+}
+
 // Exposed is the sum of E over the channels whose exposure is known.
 func (s *SKU) Exposed() Units {
 	var n Units
