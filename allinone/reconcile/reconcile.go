@@ -22,6 +22,7 @@ import (
 
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/stock/exposure"
 	"github.com/onhand/onhand/topics"
 )
 
@@ -252,8 +253,8 @@ func Analytics(ctx context.Context, c ClickHouse) (events, levels Units, repeate
 	return events, levels, repeated, nil
 }
 
-// Targets is what each channel should show of each SKU now: the quantity of its newest target, less what the channel itself has sold since where exposure is kept in
-// books, as no write follows a sale there. It is read from the topics. Withdrawn ones are left out.
+// Targets is what each channel should show of each SKU now: the quantity of its newest target or, where exposure is kept in books, what the books think it shows,
+// less what the channel itself has sold since: no write follows a sale there. It is read from the topics. Withdrawn ones are left out.
 func Targets(ctx context.Context, cfg kafka.Config, channels []string) (map[string]map[string]int64, error) {
 	out := make(map[string]map[string]int64)
 	names := make([]string, 0, len(channels))
@@ -293,6 +294,29 @@ func Targets(ctx context.Context, cfg kafka.Config, channels []string) (map[stri
 			counted[listing{ch, sku}] = int64(t.Sold - t.Restored)
 		}
 	})
+	if err == nil && bad == nil && len(counted) > 0 {
+		err = kafka.Whole(ctx, client, []string{schemas.ExposureBooks}, func(r *kgo.Record) {
+			if len(r.Value) == 0 {
+				return
+			}
+			x, err := topics.DecodeBooks(r.Value)
+			if err != nil {
+				bad = fmt.Errorf("books: partition %d offset %d: %w", r.Partition, r.Offset, err)
+				return
+			}
+			for i := range x.Channels {
+				c := &x.Channels[i]
+				at := listing{c.Channel, x.SKU}
+				if _, strict := counted[at]; !strict || !c.Booked {
+					continue
+				}
+				books := exposure.Restore(c.Books)
+				if shown, known := books.Shown(); known {
+					out[at.channel][at.sku], counted[at] = int64(shown), int64(c.Sold-c.Restored)
+				}
+			}
+		})
+	}
 	if err == nil && bad == nil && len(counted) > 0 {
 		since := make(map[listing]int64)
 		err = kafka.Whole(ctx, client, []string{schemas.StockLevels}, func(r *kgo.Record) {

@@ -70,7 +70,7 @@ func (c *replayCmd) Run(ctx context.Context, s streams) error {
 	}
 	if _, err := backlog(ctx); err == nil { // separate processes have no such figures, and then nothing paces the replay
 		cfg.Settle = func(ctx context.Context) error {
-			return settle(ctx, func(ctx context.Context) (int64, error) {
+			return settle(ctx, settled, func(ctx context.Context) (int64, error) {
 				f, err := backlog(ctx)
 				return f.Pending(), err
 			})
@@ -107,8 +107,11 @@ func (c *replayCmd) Run(ctx context.Context, s streams) error {
 // settled is the backlog below which a fast replay goes on to its next day.
 const settled = 1500
 
+// underWay is the number of granted writes without a result below which it does: a day of the file is a moment there, and what runs low is to be filled up by the next.
+const underWay = 20
+
 // settle asks until little is on its way to the channels.
-func settle(ctx context.Context, pending func(context.Context) (int64, error)) error {
+func settle(ctx context.Context, most int64, pending func(context.Context) (int64, error)) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -116,7 +119,7 @@ func settle(ctx context.Context, pending func(context.Context) (int64, error)) e
 		if err != nil {
 			return err
 		}
-		if n < settled {
+		if n < most {
 			return nil
 		}
 		select {

@@ -65,6 +65,9 @@ func (c *upCmd) isExternal(part string) bool { return slices.Contains(c.External
 // limit of its own, and some 240 MB of its library are mapped.
 const softLimit = 580 << 20
 
+// watermarks is how often a simulated marketplace says up to when its sales are reported, while something happens there. It is a record in each partition.
+const watermarks = 250 * time.Millisecond
+
 // least is the free space below which Onhand does not start, and stops: a full disk must not cut a write short.
 const least = 200 << 20
 
@@ -203,6 +206,7 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 	cfg.Ingest.AllowPrivateChannels, cfg.Pusher.AllowPrivate = c.Demo, c.Demo
 	if c.Demo { // a replay packs hours into seconds: what is on its way then looks like drift, and a repair would put sold units back
 		cfg.Pusher.DriftSample, cfg.Pusher.DriftGrace = 0, time.Millisecond
+		cfg.Allocator.MaxSkew = 20 * time.Millisecond // the marketplaces go by this machine's clock
 	}
 	if len(u.parts.kafka.Brokers) > 0 && !slices.Contains(c.External, "kafka") {
 		cfg.Allocator.Instance = "up" // the only one there can be: a restart ends at once what it left half written
@@ -228,7 +232,7 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 		if err := l.Close(); err != nil { // it was only a question, for a better answer
 			return err
 		}
-		u.markets, err = marketplace.New(marketplace.Config{Addr: addr, StateFile: filepath.Join(c.Data, "marketplaces.json"), APIKey: u.key})
+		u.markets, err = marketplace.New(marketplace.Config{Addr: addr, StateFile: filepath.Join(c.Data, "marketplaces.json"), APIKey: u.key, Watermarks: watermarks})
 		if err != nil {
 			return err
 		}
@@ -450,9 +454,12 @@ func (u *running) runReplay(ctx context.Context) error {
 		st, err := replay.Run(ctx, data, replay.Config{
 			API: u.conn.API, Key: u.key, Marketplaces: u.conn.Marketplaces, Speed: speed, From: saved.State,
 			Settle: func(ctx context.Context) error {
-				return settle(ctx, func(context.Context) (int64, error) { return u.process.Pending(), u.process.Err() })
+				if err := settle(ctx, settled, func(context.Context) (int64, error) { return u.process.Pending(), u.process.Err() }); err != nil {
+					return err
+				}
+				return settle(ctx, underWay, func(context.Context) (int64, error) { return u.process.Allocator.Stats().Open, u.process.Err() })
 			},
-			Loaded: u.process.QuiesceChannels,
+			Loaded: u.loaded,
 			Progress: func(p replay.Progress) {
 				u.replay.Store(&figures.Replay{Day: p.At.UTC().Format(time.DateOnly), Share: p.Share(), Lines: p.Lines})
 			},
@@ -488,10 +495,15 @@ func (u *running) runReplay(ctx context.Context) error {
 	}
 	leftOut(&text, data, saved.State.Tally)
 	if cleared > 0 {
-		_, _ = fmt.Fprintf(&text, "shown numbers that were looked at once all was quiet, and set right: %s (sales that crossed a write cannot be placed before or after it)\n", group(cleared))
+		_, _ = fmt.Fprintf(&text, "shown numbers that were looked at once all was quiet: %s (sales that crossed a write cannot be placed before or after it)\n", group(cleared))
 	}
 	if err := result.Print(&text, group); err != nil {
 		return err
+	}
+	_, _ = fmt.Fprintf(&text, "\noversold since this start: %s units\n", group(u.process.Projector.Stats().OversoldUnits))
+	if st := u.process.Allocator.Stats(); st.Checked > 0 {
+		_, _ = fmt.Fprintf(&text, "books of %s SKUs: exposure was held against stock %s times today; %s times it was too high, and %s units were the least slack (onhand certificate)\n",
+			group(st.Booked), group(st.Checked), group(st.Breaches), group(st.LeastSlack))
 	}
 	u.tell("\n%s", text.String())
 	if c.Once && !result.OK() {
@@ -500,17 +512,35 @@ func (u *running) runReplay(ctx context.Context) error {
 	return nil
 }
 
-// audit waits until all is quiet, has every shown number compared with its target, and waits for what that set right: how many there were.
+// loaded waits until the stock that has come in is on sale.
+func (u *running) loaded(ctx context.Context) error { return u.rest(ctx, u.process.QuiesceChannels) }
+
+// rest waits until all is quiet, and the books wait for no order watermark: more may follow from one.
+func (u *running) rest(ctx context.Context, quiesce func(context.Context) error) error {
+	for {
+		if err := quiesce(ctx); err != nil || u.process.Allocator.Stats().Unsettled == 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// audit waits until all is quiet, has every shown number compared with its target or with the books, and waits for what that set right: how many there were.
 func (u *running) audit(ctx context.Context) (cleared int64, err error) {
-	if err := u.process.Quiesce(ctx); err != nil || u.process.Pusher == nil {
+	if err := u.rest(ctx, u.process.QuiesceChannels); err != nil {
 		return 0, err
 	}
-	before := u.process.Pusher.Stats().Cleared
+	before, looks := u.process.Pusher.Stats().Cleared, u.process.Allocator.Stats().Granted
 	u.process.Pusher.Audit()
-	if err := u.process.Quiesce(ctx); err != nil {
+	u.process.Allocator.Audit()
+	if err := u.rest(ctx, u.process.Quiesce); err != nil {
 		return 0, err
 	}
-	return u.process.Pusher.Stats().Cleared - before, nil
+	return u.process.Pusher.Stats().Cleared - before + u.process.Allocator.Stats().Granted - looks, nil
 }
 
 // leftOut names what is in the file and not in the sums.

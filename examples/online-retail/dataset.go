@@ -27,8 +27,12 @@ var Catalog []byte
 // File is the data set itself, zstd-compressed.
 func File() io.Reader { return bytes.NewReader(file) }
 
-// Warehouse is the location that receives and ships everything.
-const Warehouse = "warehouse"
+// Warehouse is the location that receives and ships everything that is sold. What the file writes off is kept apart from the start, at Inspection, from
+// where nothing is sold.
+const (
+	Warehouse  = "warehouse"
+	Inspection = "inspection"
+)
 
 // Currency is that of all prices.
 const Currency = "GBP"
@@ -62,6 +66,7 @@ type Line struct {
 	Sale      int32 // Cancel: index into Dataset.Documents of the sale these units are of; -1 when the file does not have it
 	SaleLine  int32 // Cancel: line in that sale
 	Unshipped bool  // Cancel: the units had not been shipped yet
+	Apart     bool  // Receipt and Adjustment: at Inspection, not at Warehouse
 }
 
 // Document is one invoice, correction, receipt or shipping time.
@@ -218,7 +223,7 @@ func (b *builder) invoice(lines []row) {
 		case cancelled:
 			cancel.Lines = b.match(cancel.Lines, sku, max(l.quantity, -l.quantity), l)
 		case l.quantity < 0, free(l.price) && l.customer == "":
-			adjust.Lines = append(adjust.Lines, Line{SKU: sku, Units: l.quantity})
+			adjust.Lines = append(adjust.Lines, Line{SKU: sku, Units: l.quantity, Apart: l.quantity < 0})
 		default:
 			sale.Lines = append(sale.Lines, Line{SKU: sku, Units: l.quantity, Price: l.price})
 		}

@@ -93,12 +93,18 @@ func TestCancelledUnitsWereSoldBefore(t *testing.T) {
 
 func TestMostStockSuffices(t *testing.T) {
 	d := loadWhole(t)
-	have := make([]int64, len(d.SKUs))
+	have, apart := make([]int64, len(d.SKUs)), make([]int64, len(d.SKUs))
 	var asked, short int64
 	out := map[int32]bool{}
 	for i := range d.Documents {
 		doc := &d.Documents[i]
 		for _, l := range doc.Lines {
+			if l.Apart {
+				if apart[l.SKU] += l.Units; apart[l.SKU] < 0 {
+					t.Fatalf("%s writes off %d units of %s more than are apart", doc.Invoice, -apart[l.SKU], d.SKUs[l.SKU].Code)
+				}
+				continue
+			}
 			switch doc.Kind {
 			case Receipt:
 				have[l.SKU] += l.Units
@@ -157,17 +163,18 @@ func TestLinesBecomeDocuments(t *testing.T) {
 				sale = d.Documents[l.Sale].Invoice
 			}
 			_, _ = got.WriteString(strings.Join([]string{
-				[]string{"sale", "cancel", "adjust", "receipt", "ship"}[doc.Kind], doc.Invoice, d.SKUs[l.SKU].Code, strconv.FormatInt(l.Units, 10), sale, map[bool]string{true: "unshipped", false: ""}[l.Unshipped],
+				[]string{"sale", "cancel", "adjust", "receipt", "ship"}[doc.Kind], doc.Invoice, d.SKUs[l.SKU].Code, strconv.FormatInt(l.Units, 10), sale, map[bool]string{true: "unshipped", false: ""}[l.Unshipped] + map[bool]string{true: "apart", false: ""}[l.Apart],
 			}, " ") + "\n")
 		}
 		if doc.Kind == Shipping {
 			_, _ = got.WriteString("ship\n")
 		}
 	}
-	want := `receipt  20001A 15 - 
+	want := `receipt  20001A 13 - 
+receipt  20001A 2 - apart
 sale 1 20001A 6 - 
 sale 2 20001A 4 - 
-adjust 3 20001A -2 - 
+adjust 3 20001A -2 - apart
 adjust 4 20001A 3 - 
 cancel C5 20001A 4 2 unshipped
 cancel C5 20001A 1 1 unshipped

@@ -27,7 +27,7 @@ func scarce(code string) bool {
 // draw is the effect of a line on the need for stock: positive takes from it.
 func draw(k Kind, l *Line) int64 {
 	switch {
-	case l.Units > tooLarge || -l.Units > tooLarge:
+	case l.Units > tooLarge || -l.Units > tooLarge || l.Apart:
 		return 0
 	case k == Sale:
 		return l.Units
@@ -41,9 +41,9 @@ func draw(k Kind, l *Line) int64 {
 func withReceipts(docs []Document, skus int, code func(int32) string) []Document {
 	begin := docs[0].At
 	quarters := int((docs[len(docs)-1].At-begin)/quarter) + 1
-	peaks := make([][]int64, quarters)
+	peaks, apart := make([][]int64, quarters), make([][]int64, quarters)
 	for q := range peaks {
-		peaks[q] = make([]int64, skus)
+		peaks[q], apart[q] = make([]int64, skus), make([]int64, skus)
 	}
 	running := make([]int64, skus)
 	at := 0
@@ -57,6 +57,9 @@ func withReceipts(docs []Document, skus int, code func(int32) string) []Document
 			l := &d.Lines[j]
 			running[l.SKU] += draw(d.Kind, l)
 			peaks[at][l.SKU] = max(peaks[at][l.SKU], running[l.SKU])
+			if l.Apart {
+				apart[at][l.SKU] -= l.Units
+			}
 		}
 	}
 	receipts := make([]Document, quarters)
@@ -68,6 +71,9 @@ func withReceipts(docs []Document, skus int, code func(int32) string) []Document
 		for s := range int32(skus) {
 			if n := receipt(peaks[q][s], q == 0, scarce(code(s))); n > 0 {
 				r.Lines = append(r.Lines, Line{SKU: s, Units: n})
+			}
+			if n := apart[q][s]; n > 0 {
+				r.Lines = append(r.Lines, Line{SKU: s, Units: n, Apart: true})
 			}
 		}
 		receipts[q] = r

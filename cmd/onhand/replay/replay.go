@@ -174,21 +174,33 @@ func (p *player) add(i int, d *onlineretail.Document) {
 			if l.Units < 0 {
 				reason = "lost"
 			}
-			p.events = append(p.events, event{ID: "adjust/" + d.Invoice + "/" + strconv.Itoa(j), Kind: "stock_adjusted", SKU: p.sku(l), Location: onlineretail.Warehouse,
+			p.events = append(p.events, event{ID: "adjust/" + d.Invoice + "/" + strconv.Itoa(j), Kind: "stock_adjusted", SKU: p.sku(l), Location: place(l),
 				Quantity: l.Units, Reason: reason, OccurredAt: stamp(d.At)})
 			p.state.Tally.Adjusted += l.Units
 		}
 	case onlineretail.Receipt:
 		po := "PO-" + time.UnixMicro(d.At).UTC().Format(time.DateOnly)
 		for _, l := range d.Lines {
-			p.events = append(p.events, event{ID: "receipt/" + po + "/" + p.sku(l), Kind: "receipt_received", SKU: p.sku(l), Location: onlineretail.Warehouse,
-				Quantity: l.Units, Reference: po, OccurredAt: stamp(d.At)})
+			of := po
+			if l.Apart {
+				of += "-apart"
+			}
+			p.events = append(p.events, event{ID: "receipt/" + of + "/" + p.sku(l), Kind: "receipt_received", SKU: p.sku(l), Location: place(l),
+				Quantity: l.Units, Reference: of, OccurredAt: stamp(d.At)})
 			p.state.Tally.Received += l.Units
 		}
 		p.arrived = true
 	case onlineretail.Shipping:
 		p.ship, p.shipAt = true, d.At
 	}
+}
+
+// place is the location of a receipt or an adjustment.
+func place(l onlineretail.Line) string {
+	if l.Apart {
+		return onlineretail.Inspection
+	}
+	return onlineretail.Warehouse
 }
 
 // flush sends what was collected and waits for the answers. next is the first document that was not collected.
