@@ -22,7 +22,7 @@ type Content struct {
 // Channel is a place that sells, and how to write to it.
 type Channel struct {
 	Name          string   `json:"name,omitempty" doc:"Display name."`
-	Adapter       string   `json:"adapter,omitempty" enum:"http,none" doc:"How it is written to; none for a channel that is only recorded."`
+	Adapter       string   `json:"adapter,omitempty" enum:"http,claim,none" doc:"How it is written to; claim for a channel that asks for each reservation before it sells, so that nothing need be written; none for one that is only recorded."`
 	BaseURL       string   `json:"base_url,omitempty" doc:"Root of the channel's API. Addresses of this network are refused unless the server allows them."`
 	Operation     string   `json:"operation,omitempty" enum:"absolute,delta,compare_and_set" doc:"How its API changes a quantity."`
 	BatchSize     int      `json:"batch_size,omitempty" doc:"Most items in one request."`

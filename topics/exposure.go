@@ -20,6 +20,7 @@ func (c *Codec) AppendBooks(dst []byte, x *escrow.Snapshot, decidedAt int64) []b
 		s, d := &x.Channels[i], &channels[i]
 		m.Channels[i] = d
 		d.Channel, d.Sold, d.Restored, d.RecentSales, d.LastingSales, d.CountedAtUs = s.Channel, int64(s.Sold), int64(s.Restored), s.Fast, s.Slow, s.CountedAt
+		d.Allotted, d.Claims = s.Allotted, s.Claims
 		if !s.Booked {
 			continue
 		}
@@ -65,6 +66,7 @@ func DecodeBooksAt(value []byte) (x *escrow.Snapshot, decidedAt int64, err error
 		d := &x.Channels[i]
 		*d = escrow.ChannelSnapshot{
 			Channel: s.Channel, Sold: escrow.Units(s.Sold), Restored: escrow.Units(s.Restored), Fast: s.RecentSales, Slow: s.LastingSales, CountedAt: s.CountedAtUs,
+			Allotted: s.Allotted, Claims: s.Claims,
 		}
 		if !s.Booked {
 			continue

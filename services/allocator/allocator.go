@@ -76,6 +76,7 @@ type Service struct {
 	client  *kgo.Client // the session's
 	adm     *kadm.Client
 	side    *side
+	allots  *allotments
 	adrift  atomic.Bool // partitions were given up since the last transaction
 
 	// mu guards the engine and the partitions. It is never held while waiting for Kafka.

@@ -10,6 +10,7 @@ import (
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/escrow"
+	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/write"
 )
@@ -29,6 +30,7 @@ type exposed struct {
 	now     int64                             // of the latest turn: when levels are taken in
 	sales_  []escrow.Counter
 	wakes   wakes
+	allots  []*event.Event // granted by the books that were loaded: nobody knows whether they were written
 
 	kept     []*sku                  // whose books are to be stored
 	raised   []raised                // alerts
@@ -93,7 +95,8 @@ func (e *engine) bookLevel(s *sku, l *ledger.Level) {
 		add(l.Restored[i].Channel).Restored = l.Restored[i].Units
 	}
 	s.books.Level(&escrow.Level{
-		Version: l.Version, Previous: l.PreviousVersion, Available: l.Available(), Counters: e.sales_, At: l.ReceivedAt, Event: l.EventID, Kind: l.EventKind,
+		Allotted: l.Allotments,
+		Version:  l.Version, Previous: l.PreviousVersion, Available: l.Available(), Counters: e.sales_, At: l.ReceivedAt, Event: l.EventID, Kind: l.EventKind,
 	})
 }
 
@@ -218,7 +221,7 @@ func (e *engine) fill(p *partition, now int64) {
 // byBooks decides for a SKU whose exposure is or may have to be kept in books. It returns false when it is pooled, and to be decided as such.
 func (e *engine) byBooks(s *sku, rules *allocation.Rules, now int64) bool {
 	p, was := s.of, s.books.Phase()
-	if was == escrow.Pooled && (rules.Guarantee == allocation.NoGuarantee || !e.writable(rules)) {
+	if was == escrow.Pooled && !s.books.Allotted() && (rules.Guarantee == allocation.NoGuarantee || !e.writable(rules)) {
 		return false
 	}
 	if !s.known && !s.forgotten { // its level is missing: what it shows stays, and results of what was granted are kept
@@ -255,13 +258,13 @@ func (e *engine) byBooks(s *sku, rules *allocation.Rules, now int64) bool {
 	return true
 }
 
-// writable reports that a channel that lists the SKU is ever written, or that the rules want books whatever that means.
+// writable reports that a channel that lists the SKU is ever written (those that ask before they sell cannot sell a unit twice among themselves), or that the rules want books whatever that means.
 func (e *engine) writable(rules *allocation.Rules) bool {
 	if rules.Guarantee == allocation.Strict {
 		return true
 	}
 	for i := range e.offers {
-		if e.apis[e.offers[i].Channel].Operation != write.UnspecifiedOperation {
+		if op := e.apis[e.offers[i].Channel].Operation; op != write.UnspecifiedOperation && op != write.Allot {
 			return true
 		}
 	}
@@ -312,7 +315,7 @@ func (e *engine) strict(s *sku, d *escrow.Decision, now int64) {
 		switch g.Write.Operation {
 		case write.Absolute, write.CompareAndSet:
 			x.quantity = g.Write.Quantity
-		case write.Delta:
+		case write.Delta, write.Allot:
 			if v.ShownKnown {
 				x.quantity = max(0, v.Shown+g.Write.Delta)
 			}
@@ -324,11 +327,16 @@ func (e *engine) strict(s *sku, d *escrow.Decision, now int64) {
 		t := e.target(s, &x, now)
 		t.Write = &allocation.GrantedWrite{ID: g.ID, Operation: g.Write.Operation, Quantity: g.Write.Quantity, Delta: g.Write.Delta, Expected: g.Write.Expected}
 		t.Exposure, t.Withdrawn = g.Exposure, g.Withdrawn
+		said := describe(t.Write) + ": " + g.Reason
+		var allots *event.Event
+		if g.Write.Claims() { // an event in the log, and nothing for a pusher
+			allots, t.Write = allotment(s.id, g, now), &allocation.GrantedWrite{}
+		}
 		at := len(e.steps)
 		e.steps = e.derive(e.steps, s, g.Channel)
-		e.steps = append(e.steps, allocation.Step{Name: "granted", Units: x.quantity, Detail: describe(t.Write) + ": " + g.Reason})
+		e.steps = append(e.steps, allocation.Step{Name: "granted", Units: x.quantity, Detail: said})
 		t.Explanation = e.steps[at:len(e.steps):len(e.steps)]
-		e.out = append(e.out, decision{sku: s, target: t})
+		e.out = append(e.out, decision{sku: s, target: t, allots: allots})
 		e.put(x)
 	}
 	for i := range e.offers {
@@ -473,6 +481,16 @@ func describe(w *allocation.GrantedWrite) string {
 		return "raise by " + n(w.Delta)
 	case write.Read:
 		return "read what it shows"
+	case write.Allot:
+		switch {
+		case w.Delta > 0:
+			return "allot " + n(w.Delta) + " more"
+		case w.Delta < 0:
+			return "take back up to " + n(-w.Delta) + " of its allotment"
+		}
+		return "hold it to an allotment"
+	case write.Lift:
+		return "hold it to no allotment any more"
 	}
 	return "nothing"
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/topics"
 )
 
@@ -297,6 +298,7 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 			return wrote, err
 		}
 		wrote += len(out)
+		var allots []*event.Event
 		s.stats.targets.Add(int64(len(out)))
 		for i := range out {
 			if out[i].target.Withdrawn {
@@ -305,8 +307,18 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 			if w := out[i].target.Write; w != nil && w.ID != "" {
 				s.stats.granted.Add(1)
 			}
+			if e := out[i].allots; e != nil {
+				s.stats.granted.Add(1)
+				allots = append(allots, e)
+			}
 		}
+		s.allots.write(allots)
 	}
+	s.mu.Lock()
+	again := s.engine.allots
+	s.engine.allots = nil
+	s.mu.Unlock()
+	s.allots.write(again)
 	if wrote == 0 && len(b.moved) > 0 { // everything taken in is in what was written before: say how far that is, for those who look at lag
 		s.client.CommitOffsets(context.Background(), s.offsets(b.moved, true), nil)
 	}

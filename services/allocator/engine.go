@@ -7,6 +7,7 @@ import (
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/escrow"
+	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
 )
 
@@ -100,6 +101,7 @@ func (x shown) same(y shown) bool {
 type decision struct {
 	sku    *sku
 	target allocation.Target
+	allots *event.Event // written once the target is; nil for none
 }
 
 func newEngine(listing func(string) *catalog.Listing) *engine {
@@ -226,6 +228,7 @@ func (e *engine) touchAll(p *partition) {
 func (e *engine) start(p *partition) {
 	p.live = true
 	e.touchAll(p)
+	e.again(p)
 }
 
 // relisted takes in that the listing of a SKU changed.

@@ -54,13 +54,18 @@ func (s *Service) connect() (err error) {
 	}
 	s.client = s.session.Client()
 	s.adm = kadm.NewClient(s.client)
-	return nil
+	if s.allots, err = s.openAllotments(); err != nil {
+		kafka.Close(s.client, leaveWithin)
+	}
+	return err
 }
 
 // disconnect leaves the group and forgets all that was taken in.
 func (s *Service) disconnect() {
 	s.side.close()
 	s.side = nil
+	s.allots.close()
+	s.allots = nil
 	kafka.Close(s.client, leaveWithin)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,6 +74,7 @@ func (s *Service) disconnect() {
 		delete(s.parts, p)
 	}
 	s.pointers = s.pointers[:0]
+	s.engine.allots = nil
 	s.joined.Store(false)
 	s.started.Store(false)
 	s.adrift.Store(false)

@@ -105,7 +105,7 @@ func (a *account) configure(c *catalog.Channel) {
 	}
 	if err := a.queue.Configure(c, caps, time.Now()); err != nil {
 		a.log.Error("channel cannot be written to: its queue is held", "channel", a.id, "err", err)
-	} else if c != nil && c.Adapter != "none" && c.TokenSecret != "" {
+	} else if c != nil && c.Written() && c.TokenSecret != "" {
 		if _, err := a.secret(c.TokenSecret); err != nil {
 			a.log.Error("token of the channel is missing: its writes will fail until it is there", "channel", a.id, "err", err)
 		}

@@ -582,7 +582,7 @@ func (s *Service) lookForTopics() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, c := range s.deps.Catalog.Settings().Channels {
-		if s.accounts[id] == nil && c.Adapter != "none" && !s.assigned(id) {
+		if s.accounts[id] == nil && c.Written() && !s.assigned(id) {
 			s.client.ForceMetadataRefresh()
 			return
 		}

@@ -51,7 +51,7 @@ const (
 type Channel struct {
 	ID            string
 	Name          string
-	Adapter       string // http, or none when nothing is ever written
+	Adapter       string // http; none when nothing is ever written; claim when it asks for each reservation before it sells, and nothing need be written
 	BaseURL       string
 	Operation     Operation
 	BatchSize     int
@@ -69,6 +69,12 @@ type Channel struct {
 	OrdersPath    string // of its order list, below BaseURL; empty when it has none
 	OrdersLagMS   int    // longest time until an order shows up in the list, plus how far the channel's clock may be behind; 0 means 30 s
 }
+
+// Claim is the adapter of channels that ask before they sell.
+const Claim = "claim"
+
+// Written says that what the channel shows is written by Onhand.
+func (c *Channel) Written() bool { return c.Adapter != "" && c.Adapter != "none" && c.Adapter != Claim }
 
 // Match says what a rule applies to; empty fields match all.
 type Match struct {

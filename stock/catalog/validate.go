@@ -240,14 +240,21 @@ func (c *checker) channel(p string, ch *Channel) {
 		if ch.Operation == UnspecifiedOperation {
 			c.add(p+".operation", "missing; want absolute, delta or compare_and_set")
 		}
+	case Claim:
+		if ch.BaseURL != "" {
+			c.add(p+".base_url", "%q: a channel with adapter claim asks Onhand, and nothing is written to it; remove it, or use adapter http", ch.BaseURL)
+		}
+		if ch.Operation != UnspecifiedOperation {
+			c.add(p+".operation", "a channel with adapter claim shows no number that could be written; remove it")
+		}
 	case "none":
 		if ch.BaseURL != "" {
 			c.add(p+".base_url", "%q: adapter none writes nowhere; remove it, or use adapter http", ch.BaseURL)
 		}
 	case "":
-		c.add(p+".adapter", "missing; want http, or none for a channel that is only recorded")
+		c.add(p+".adapter", "missing; want http, claim for a channel that asks before it sells, or none for one that is only recorded")
 	default:
-		c.add(p+".adapter", "%q is not known; want http or none", ch.Adapter)
+		c.add(p+".adapter", "%q is not known; want http, claim or none", ch.Adapter)
 	}
 	if ch.Operation > CompareAndSet {
 		c.add(p+".operation", "%d is not known; want absolute, delta or compare_and_set", ch.Operation)

@@ -42,7 +42,7 @@ func TestDocumentFaults(t *testing.T) {
 	}{
 		"channel id is a topic name": {func(d *catalog.Document) { d.Channels[1].ID = "a b" }, "channels[1].id", "topic"},
 		"channel twice":              {func(d *catalog.Document) { d.Channels = append(d.Channels, d.Channels[0]) }, "channels[2].id", "channels[0]"},
-		"adapter unknown":            {func(d *catalog.Document) { d.Channels[0].Adapter = "ftp" }, "channels[0].adapter", "http or none"},
+		"adapter unknown":            {func(d *catalog.Document) { d.Channels[0].Adapter = "ftp" }, "channels[0].adapter", "http, claim or none"},
 		"operation missing":          {func(d *catalog.Document) { d.Channels[0].Operation = 0 }, "channels[0].operation", "absolute"},
 		"operation unknown":          {func(d *catalog.Document) { d.Channels[0].Operation = 9 }, "channels[0].operation", "not known"},
 		"base url scheme":            {func(d *catalog.Document) { d.Channels[0].BaseURL = "file:///etc/passwd" }, "channels[0].base_url", "http or https"},

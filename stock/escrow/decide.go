@@ -186,6 +186,12 @@ func (d *Decider) phase() {
 	case !want && s.phase == Strict:
 		s.phase = Leaving
 	}
+	if !want && s.phase == Pooled && s.Allotted() { // the books were lost
+		s.phase = Leaving
+	}
+	if s.phase == Leaving {
+		d.lift()
+	}
 	if s.phase == Leaving && s.open == 0 {
 		s.phase, s.calm, s.shortage, s.settling = Pooled, 0, 0, false
 		for i := range s.channels {
@@ -199,7 +205,7 @@ func (d *Decider) hindrance() string {
 	in := d.in
 	for i := range in.Offers {
 		o := &in.Offers[i]
-		if in.api(o.Seller).Operation == write.UnspecifiedOperation {
+		if api := in.api(o.Seller); api.Operation == write.UnspecifiedOperation || api.claims() {
 			continue
 		}
 		if !in.api(o.Seller).WayDown() {
@@ -226,6 +232,9 @@ func (d *Decider) threshold() Units {
 			continue
 		}
 		n++
+		if d.in.api(d.in.Offers[i].Seller).claims() { // it cannot take what is not there
+			continue
+		}
 		l := delay(d.in, d.in.Offers[i].Seller)
 		slowest = max(slowest, l.Event+2*l.Write)
 	}
@@ -264,7 +273,7 @@ func (d *Decider) plan() {
 			if in.api(o.Seller).Operation == write.UnspecifiedOperation {
 				continue
 			}
-			c.book = &book{Channel: exposure.Opened(), external: strings.Clone(o.ExternalID), seller: o.Seller, pooled: s.shared, since: in.Now}
+			c.book = &book{Channel: exposure.Opened(), external: strings.Clone(o.ExternalID), claim: in.api(o.Seller).claims(), seller: o.Seller, pooled: s.shared, since: in.Now}
 			s.keep = true
 			if !in.api(o.Seller).WayDown() {
 				s.alert(Alert{Kind: Unguarded, Channel: c.id, Message: c.id + " can neither be read nor set whatever it shows: it is given nothing while the SKU is strict"})
@@ -272,9 +281,9 @@ func (d *Decider) plan() {
 		}
 		b := c.book
 		b.offer = i
-		b.retiring = b.external != o.ExternalID
+		b.retiring = b.external != o.ExternalID && !b.claim || b.claim != in.api(o.Seller).claims() && in.api(o.Seller).Operation != write.UnspecifiedOperation
 		if b.retiring && d.empty(b) { // the old listing shows nothing and has nothing to report: go on with the new one
-			*b = book{Channel: exposure.Opened(), external: strings.Clone(o.ExternalID), seller: o.Seller, offer: i, since: in.Now}
+			*b = book{Channel: exposure.Opened(), external: strings.Clone(o.ExternalID), claim: in.api(o.Seller).claims(), seller: o.Seller, offer: i, since: in.Now}
 			s.keep = true
 		}
 	}
@@ -301,7 +310,7 @@ func (d *Decider) plan() {
 				continue
 			}
 		}
-		p := plan{c: c, b: b, at: -1, api: in.api(b.seller)}
+		p := plan{c: c, b: b, at: -1, api: in.apiOf(b)}
 		if b.offer >= 0 {
 			p.offer = &in.Offers[b.offer]
 			p.at = len(d.input.Channels)
@@ -436,6 +445,9 @@ func (d *Decider) allowance() Units {
 		if p.b == nil || !p.b.Open() || p.offer == nil || !p.api.WayDown() {
 			continue
 		}
+		if p.b.claim { // a moment, and it is known
+			return allocation.MaxUnits
+		}
 		unknown++
 		l := delay(d.in, p.offer.Seller)
 		window := l.Event + l.Write
@@ -541,6 +553,8 @@ func (d *Decider) demanded(p *plan) {
 	switch {
 	case b.Open() && !b.Settling(): // taken in
 		switch {
+		case api.claims():
+			d.grant(p, exposure.Write{Operation: write.Allot}, "take in")
 		case api.quiesces():
 			d.grant(p, exposure.Write{Operation: write.Absolute}, "take in")
 		case api.Reads:
@@ -626,6 +640,8 @@ func (d *Decider) lower(p *plan, n Units, reason string) bool {
 		return d.grant(p, exposure.Write{Operation: write.Absolute}, reason)
 	case api.Operation == write.CompareAndSet && known:
 		return d.grant(p, exposure.Write{Operation: write.CompareAndSet, Expected: shown, Quantity: n}, reason)
+	case api.claims() && known:
+		return d.grant(p, exposure.Write{Operation: write.Allot, Delta: n - shown}, reason)
 	case api.Operation == write.Delta && known:
 		return d.grant(p, exposure.Write{Operation: write.Delta, Delta: n - shown}, reason)
 	case api.Operation == write.Delta && !b.Open() && b.Exposure() > n && !api.Reads:
@@ -678,8 +694,8 @@ func (d *Decider) raise() {
 		}
 		shown, known := b.Shown()
 		switch api.Operation {
-		case write.Delta:
-			d.grant(p, exposure.Write{Operation: write.Delta, Delta: n}, "share")
+		case write.Delta, write.Allot:
+			d.grant(p, exposure.Write{Operation: api.Operation, Delta: n}, "share")
 		case write.CompareAndSet:
 			if known {
 				d.grant(p, exposure.Write{Operation: write.CompareAndSet, Expected: shown, Quantity: shown + n}, "share")
@@ -825,7 +841,7 @@ func (p *plan) coming() Units {
 		switch w.Operation {
 		case write.CompareAndSet:
 			n += max(0, w.Expected-w.Quantity)
-		case write.Delta:
+		case write.Delta, write.Allot:
 			n += max(0, -w.Delta)
 		case write.Absolute:
 			n += max(0, p.b.Exposure()-n-w.Quantity)

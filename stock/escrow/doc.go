@@ -26,5 +26,10 @@
 // Decreases that rules or a shortage demand; then raises, as far as there is room; then decreases of channels that hold far more than their share, when another has run out. A
 // sale needs no write: available and the seller's exposure fall together. At most one write per SKU and channel is open.
 //
+// # Claim channels
+//
+// A channel that asks before it sells (API.Operation is write.Allot) is granted changes of its allotment, which the caller writes as events in the log. Levels say what is left of it: exposure is exact,
+// and there is no result to wait for but the level that has the change ([SKU.Claims] names those that are waited for).
+//
 // The package does no I/O and reads no clock. Times are microseconds: of the caller's clock where named now, else the channel's.
 package escrow

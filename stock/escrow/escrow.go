@@ -8,6 +8,7 @@ import (
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/exposure"
+	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/write"
 )
 
@@ -36,14 +37,20 @@ func (p Phase) String() string {
 
 // API is what can be done with a channel.
 type API struct {
-	Operation write.Operation // absolute, delta or compare-and-set; unspecified for a channel that is never written
+	Operation write.Operation // absolute, delta or compare-and-set; allot for a channel that asks before it sells; unspecified for one that is never written
 	SetsAny   bool            // a compare-and-set channel that can also be set whatever it shows
 	Reads     bool            // what it shows can be read
 }
 
+// claims says that the channel asks before it sells: what it may take is a number in the ledger.
+func (a API) claims() bool { return a.Operation == write.Allot }
+
 // APIOf is what can be done with a channel by its settings.
 func APIOf(ch *catalog.Channel) API {
-	if ch.Adapter == "" || ch.Adapter == "none" {
+	switch {
+	case ch.Adapter == catalog.Claim:
+		return API{Operation: write.Allot}
+	case !ch.Written():
 		return API{}
 	}
 	return API{Operation: ch.Operation, SetsAny: ch.SetsAny, Reads: !ch.WriteOnly}
@@ -51,7 +58,7 @@ func APIOf(ch *catalog.Channel) API {
 
 // WayDown says that a channel with unknown exposure can be brought under the books.
 func (a API) WayDown() bool {
-	return a.quiesces() || a.Operation != write.UnspecifiedOperation && a.Reads
+	return a.quiesces() || a.claims() || a.Operation != write.UnspecifiedOperation && a.Reads
 }
 
 // quiesces says that the channel can be set to 0 whatever it shows.
@@ -93,8 +100,9 @@ type Level struct {
 	Previous  int64     // version of the level before it; 0 when not known
 	Available Units     // in all locations, less unassigned
 	Counters  []Counter // channels that are not named have not sold since the level before
-	At        int64     // when it was decided or received, caller's clock
-	Event     string    // id of the event behind it, for alerts
+	Allotted  []ledger.Allotment
+	At        int64  // when it was decided or received, caller's clock
+	Event     string // id of the event behind it, for alerts
 	Kind      event.Kind
 }
 
@@ -183,6 +191,7 @@ type SKU struct {
 	keep      bool  // the books changed in a way that a restart would not find out by itself
 	channels  []channel
 	open      int  // grants without a result
+	claiming  bool // levels have told of allotments, or there are books of claim channels
 	settling  bool // a channel may have bounds that wait for its watermark
 	shortage  Units
 	event     string
@@ -193,6 +202,7 @@ type SKU struct {
 // channel is one channel that ever sold the SKU or was in its books, in order of id.
 type channel struct {
 	id             string
+	allotted       bool // a claim channel that is held to an allotment, as the level says
 	sold, restored Units
 	fast, slow     int64 // decayed counts, in thousandths of a unit
 	at             int64 // of both
@@ -204,6 +214,7 @@ type book struct {
 	exposure.Channel
 	external string
 	grant    string // id of the open write
+	claim    bool   // it asks before it sells
 	low      Units  // at or below that, it is time to look again
 	share    Units  // what it should show
 	failures int
@@ -362,7 +373,7 @@ func (s *SKU) Level(l *Level) bool {
 			c.count(sold, l.At)
 		}
 		b := c.book
-		if b == nil || sold <= 0 && restored <= 0 {
+		if b == nil || b.claim || sold <= 0 && restored <= 0 { // a claim channel's allotment says it all
 			continue
 		}
 		expected += max(0, restored) - max(0, sold)
@@ -385,6 +396,7 @@ func (s *SKU) Level(l *Level) bool {
 			}
 		}
 	}
+	expected += s.claimed(l.Allotted)
 	if !s.seen || l.Available != expected {
 		s.dirty = true
 	}
@@ -403,7 +415,7 @@ func (s *SKU) Result(res *Result, skew int64) bool {
 	known := *res
 	r := &known
 	c := s.find(r.Channel)
-	if c == nil || c.book == nil || c.book.grant == "" || c.book.grant != r.ID {
+	if c == nil || c.book == nil || c.book.claim || c.book.grant == "" || c.book.grant != r.ID {
 		return false
 	}
 	b := c.book

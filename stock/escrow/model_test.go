@@ -48,6 +48,7 @@ type truth struct {
 	grant    escrow.Grant
 	answer   escrow.Result
 	paused   bool
+	claim    claim // of a channel that asks
 }
 
 func (w *world) clone() *world {
@@ -107,10 +108,12 @@ func (w *world) level(ch int, soldAt int64) {
 		}
 		l.Counters = append(l.Counters, c)
 	}
+	l.Allotted = w.allotted()
 	w.last = l
 	s := escrow.Restore(&w.sku)
 	s.Level(&l)
 	w.sku = s.Snapshot()
+	w.told()
 }
 
 func (m *model) input(w *world) *escrow.Input {
@@ -203,7 +206,11 @@ func (m *model) steps(w *world, visit func(string, *world)) {
 		visit("a count finds 1 less", n)
 	}
 	for i := range w.at {
-		m.channel(w, i, visit)
+		if m.kinds[i].api.Operation == write.Allot {
+			m.claims(w, i, visit)
+		} else {
+			m.channel(w, i, visit)
+		}
 	}
 }
 
@@ -358,10 +365,10 @@ func (m *model) violation(w *world) string {
 	var could, backs units
 	for i := range w.at {
 		t := &w.at[i]
-		x := max(0, t.shown) + units(len(t.sales))
+		x := max(0, t.shown) + units(len(t.sales)) + t.claim.left
 		could += x
 		backs += t.back
-		if v, ok := s.View(fmt.Sprint("c", i)); ok && v.Known && v.Exposure+t.back < x {
+		if v, ok := s.View(fmt.Sprint("c", i)); ok && v.Known && v.Exposure+t.back+t.claim.given < x {
 			return fmt.Sprintf("c%d could still report %d and its exposure is %d", i, x, v.Exposure)
 		}
 	}
@@ -371,8 +378,8 @@ func (m *model) violation(w *world) string {
 	if could > w.onHand {
 		return fmt.Sprintf("channels could still report %d of %d", could, w.onHand)
 	}
-	if w.promised && s.Exposed() > w.onHand {
-		return fmt.Sprintf("%d are exposed of %d", s.Exposed(), w.onHand)
+	if w.promised && s.Exposed() > w.last.Available {
+		return fmt.Sprintf("%d are exposed of %d", s.Exposed(), w.last.Available)
 	}
 	return ""
 }
@@ -381,7 +388,7 @@ func (m *model) violation(w *world) string {
 // before it.
 func (w *world) promise() {
 	s := escrow.Restore(&w.sku)
-	w.promised = s.Guarded() && !w.broken && (w.promised || s.Exposed() <= w.onHand)
+	w.promised = s.Guarded() && !w.broken && (w.promised || s.Exposed() <= w.last.Available)
 	for i := range w.at {
 		w.promised = w.promised && w.at[i].back == 0 && w.at[i].restored == 0
 	}
@@ -430,6 +437,8 @@ func (w *world) key(dst []byte, times []int64) ([]byte, []int64) {
 	for i := range w.at {
 		t := &w.at[i]
 		put(t.shown, t.back, t.told, t.sold, t.restored, units(t.stage), units(len(t.sales)))
+		put(t.claim.left, t.claim.given, t.claim.holds, w.last.Available)
+		flags(t.claim.allotted, t.claim.unseen)
 		for _, at := range t.sales {
 			rank(at)
 		}

@@ -25,7 +25,9 @@ type ChannelSnapshot struct {
 	Sold, Restored Units // counters taken in
 	Fast, Slow     int64 // sale counts, decayed
 	CountedAt      int64
+	Allotted       bool // it is held to an allotment
 	Booked         bool // what follows is set
+	Claims         bool // it asks before it sells
 	Books          exposure.State
 	ExternalID     string
 	Grant          string // id of the open write
@@ -47,9 +49,9 @@ func (s *SKU) Snapshot() Snapshot {
 	for i := range s.channels {
 		c := &s.channels[i]
 		x := &out.Channels[i]
-		*x = ChannelSnapshot{Channel: c.id, Sold: c.sold, Restored: c.restored, Fast: c.fast, Slow: c.slow, CountedAt: c.at}
+		*x = ChannelSnapshot{Channel: c.id, Sold: c.sold, Restored: c.restored, Fast: c.fast, Slow: c.slow, CountedAt: c.at, Allotted: c.allotted}
 		if b := c.book; b != nil {
-			x.Booked, x.Books, x.ExternalID, x.Grant = true, b.State(), b.external, b.grant
+			x.Booked, x.Books, x.ExternalID, x.Grant, x.Claims = true, b.State(), b.external, b.grant, b.claim
 			x.Books.Fences = slices.Clone(x.Books.Fences)
 			x.Share, x.Failures, x.Stale, x.Retry, x.Doubt, x.Suspect, x.Retiring = b.share, b.failures, b.stale, b.retry, b.doubt, b.suspect, b.retiring
 		}
@@ -66,14 +68,16 @@ func Restore(x *Snapshot) *SKU {
 	}
 	for i := range x.Channels {
 		c := &x.Channels[i]
-		s.channels[i] = channel{id: c.Channel, sold: c.Sold, restored: c.Restored, fast: c.Fast, slow: c.Slow, at: c.CountedAt}
+		s.channels[i] = channel{id: c.Channel, sold: c.Sold, restored: c.Restored, fast: c.Fast, slow: c.Slow, at: c.CountedAt, allotted: c.Allotted}
+		s.claiming = s.claiming || c.Allotted
 		if !c.Booked {
 			continue
 		}
 		s.channels[i].book = &book{
-			Channel: exposure.Restore(c.Books), external: c.ExternalID, grant: c.Grant, share: c.Share, failures: c.Failures, stale: c.Stale, retry: c.Retry,
+			Channel: exposure.Restore(c.Books), external: c.ExternalID, grant: c.Grant, claim: c.Claims, share: c.Share, failures: c.Failures, stale: c.Stale, retry: c.Retry,
 			pooled: c.Books.Open, doubt: c.Doubt, suspect: c.Suspect, retiring: c.Retiring, seller: -1, offer: -1,
 		}
+		s.claiming = s.claiming || c.Claims
 		if c.Grant != "" {
 			s.open++
 		}

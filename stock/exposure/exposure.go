@@ -40,7 +40,7 @@ type Write struct {
 	Operation write.Operation
 	Quantity  Units // Absolute and CompareAndSet: what to show
 	Expected  Units // CompareAndSet: applied only if this is shown
-	Delta     Units // Delta: signed change
+	Delta     Units // Delta, Allot: signed change
 }
 
 // raise is the most by which the write can raise exposure.
@@ -49,6 +49,8 @@ func (w Write) raise() Units {
 	case write.CompareAndSet:
 		return max(0, w.Quantity-w.Expected)
 	case write.Delta:
+		return max(0, w.Delta)
+	case write.Allot:
 		return max(0, w.Delta)
 	case write.Absolute: // all that was exposed may have sold unseen, and the write shows its quantity on top
 		return w.Quantity

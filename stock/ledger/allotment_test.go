@@ -124,7 +124,7 @@ func TestAllotmentsKeepTheLaws(t *testing.T) {
 			after := levels(whole)[e.SKU]
 			held := Units(0)
 			if h := whole.hold(e.ReservationID, e.SKU); h != nil {
-				held = h.units()
+				held, of = h.units(), h.channel // a new one, when an old one was forgotten
 			}
 			for _, ch := range []string{"app", "shop", "web"} {
 				was, is := find(before, ch), find(after, ch)

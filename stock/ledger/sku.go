@@ -26,6 +26,7 @@ const (
 	Unassigned // of the SKU as a whole: committed without a location
 	Allotted   // by channel: units that a claim channel may still take; -1 when it is held to no allotment any more
 	Sequence   // by channel: number of the last change of Allotted
+	FieldCount // one more than the highest Field
 )
 
 // ByChannel says that the field's numbers are by channel.

@@ -108,7 +108,7 @@ func (s *side) channel(id string) *Channel {
 
 // written says whether Onhand writes to a channel.
 func written(c *catalog.Channel) bool {
-	return !c.Paused && c.Operation != catalog.UnspecifiedOperation && c.Adapter != "none"
+	return !c.Paused && c.Operation != catalog.UnspecifiedOperation && c.Written()
 }
 
 // sku is a SKU as it stands; the first time it is asked for, nothing of the window has happened to it, and channels show its targets.

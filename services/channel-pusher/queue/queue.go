@@ -190,7 +190,7 @@ func (q *Queue) Configure(c *catalog.Channel, caps *adapter.Capabilities, now ti
 		return nil
 	}
 	q.conf, q.unknownSince = c, time.Time{}
-	if c.Adapter == "none" {
+	if !c.Written() {
 		q.drop(now)
 		return nil
 	}

@@ -264,7 +264,11 @@ type ChannelExposure struct {
 	// The channel no longer lists the SKU under that id.
 	Retiring bool `protobuf:"varint,29,opt,name=retiring,proto3" json:"retiring,omitempty"`
 	// What it shows may be more than the books say: it is to be read.
-	Suspect       bool `protobuf:"varint,30,opt,name=suspect,proto3" json:"suspect,omitempty"`
+	Suspect bool `protobuf:"varint,30,opt,name=suspect,proto3" json:"suspect,omitempty"`
+	// It asks before it sells: exposure is what is left of its allotment, and writes to it are events in stock.events.
+	Claims bool `protobuf:"varint,40,opt,name=claims,proto3" json:"claims,omitempty"`
+	// It is held to an allotment, as the newest level says.
+	Allotted      bool `protobuf:"varint,41,opt,name=allotted,proto3" json:"allotted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -509,6 +513,20 @@ func (x *ChannelExposure) GetSuspect() bool {
 	return false
 }
 
+func (x *ChannelExposure) GetClaims() bool {
+	if x != nil {
+		return x.Claims
+	}
+	return false
+}
+
+func (x *ChannelExposure) GetAllotted() bool {
+	if x != nil {
+		return x.Allotted
+	}
+	return false
+}
+
 // ExposureFence is a bound on exposure that comes into force when the channel's order watermark passes a time.
 type ExposureFence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -745,7 +763,7 @@ const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\bshortage\x18\b \x01(\x12R\bshortage\x126\n" +
 	"\bchannels\x18\t \x03(\v2\x1a.onhand.v1.ChannelExposureR\bchannels\x12\"\n" +
 	"\rdecided_at_us\x18\n" +
-	" \x01(\x03R\vdecidedAtUs\"\xb7\a\n" +
+	" \x01(\x03R\vdecidedAtUs\"\xeb\a\n" +
 	"\x0fChannelExposure\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x12\n" +
 	"\x04sold\x18\x02 \x01(\x12R\x04sold\x12\x1a\n" +
@@ -783,7 +801,9 @@ const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\vretry_at_us\x18\x1b \x01(\x03R\tretryAtUs\x12\x19\n" +
 	"\bin_doubt\x18\x1c \x01(\bR\ainDoubt\x12\x1a\n" +
 	"\bretiring\x18\x1d \x01(\bR\bretiring\x12\x18\n" +
-	"\asuspect\x18\x1e \x01(\bR\asuspect\"\x9a\x01\n" +
+	"\asuspect\x18\x1e \x01(\bR\asuspect\x12\x16\n" +
+	"\x06claims\x18( \x01(\bR\x06claims\x12\x1a\n" +
+	"\ballotted\x18) \x01(\bR\ballotted\"\x9a\x01\n" +
 	"\rExposureFence\x12\x13\n" +
 	"\x05at_us\x18\x01 \x01(\x03R\x04atUs\x12\x16\n" +
 	"\x06raised\x18\x02 \x01(\x12R\x06raised\x12\x12\n" +

@@ -215,6 +215,10 @@ func (p *parser) eventKind(e *event.Event) {
 		p.fault("kind", "unknown_kind", "a watermark is no event of a SKU: send it to POST /v1/channels/{channel}/watermark")
 		return
 	}
+	if ok && (k == event.AllotmentChanged || k == event.AllotmentEnded) {
+		p.fault("kind", "unknown_kind", "what a claim channel may take is decided by the allocator: set a rule for the channel")
+		return
+	}
 	if ok && k >= event.ReservationRequested { // the ledger decides on them, and somebody waits for the answer
 		p.fault("kind", "unknown_kind", "a reservation is asked for, not told: see POST /v1/reservations")
 		return

@@ -79,7 +79,7 @@ type Store struct {
 	chunks    map[int64][]int64 // bucket -> length of each chunk of its journal
 	known     int               // locations that are stored, with the empty one
 
-	names [ledger.Unassigned + 1][]any // field names by field and index, boxed once
+	names [ledger.FieldCount][]any // field names by field and index, boxed once
 	buf   []ledger.Change
 	ends  []int // in buf, by changed SKU
 }
