@@ -25,6 +25,7 @@ require (
 	github.com/alicebob/miniredis/v2 v2.40.0 // Redis in the process of the test
 	github.com/anishathalye/porcupine v1.3.1 // judges whether histories of reservations are linearizable
 	github.com/go-chi/chi/v5 v5.5.0 // routes of the services under test
+	github.com/onhand/onhand/services/allocator v0.0.0
 	github.com/onhand/onhand/services/ingest v0.0.0
 	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // Kafka in the process of the test
 	go.uber.org/goleak v1.3.0 // finds goroutines that are left
@@ -52,7 +53,6 @@ require (
 	github.com/mfridman/interpolate v0.0.2 // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/onhand/onhand/catalogfile v0.0.0 // indirect
-	github.com/onhand/onhand/services/allocator v0.0.0 // indirect
 	github.com/onhand/onhand/services/analytics v0.0.0 // indirect
 	github.com/onhand/onhand/services/channel-pusher v0.0.0 // indirect
 	github.com/paulmach/orb v0.13.0 // indirect
