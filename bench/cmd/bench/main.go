@@ -47,7 +47,7 @@ type settings struct {
 		Shapes []string      `help:"uniform, zipf, hot; empty runs all."`
 		Runs   int           `help:"Runs of the projector, of which the best counts." default:"3"`
 		Peer   string        `help:"Settings of the peer to try: best (those that are best as a rule), full (all), none." enum:"best,full,none" default:"best"`
-		Rates  []float64     `help:"Shares of the highest rate at which latency is measured; 0 measures none." default:"0.1,0.5"`
+		Rates  []float64     `help:"Shares of the highest rate at which latency is measured, or events a second; 0 measures none." default:"0.1,0.5"`
 		For    time.Duration `help:"How long latency is measured at each." default:"6s"`
 		Large  int           `help:"SKUs of the ledger whose memory and cold start are measured; 0 for none." default:"1000000"`
 	} `embed:"" prefix:"ledger-"`

@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/schemas"
 	ledgerprojector "github.com/onhand/onhand/services/ledger-projector"
 	"github.com/onhand/onhand/stock/event"
@@ -39,7 +40,7 @@ type Latency struct {
 
 const (
 	pace   = 5 * time.Millisecond // between two sends
-	warmup = 3 * time.Second
+	warmup = 10 * time.Second
 )
 
 // load is record batches made ready before, so that sending them costs next to nothing: one for each partition and send.
@@ -72,28 +73,24 @@ func prepareLoad(codec *topics.Codec, rate float64, lasts time.Duration) *load {
 	l := &load{rate: rate}
 	perSend := max(partitions, int(rate*pace.Seconds()))
 	now := time.Now().UnixMicro()
-	n := 0
-	for range int(lasts / pace) {
-		var recs [partitions][]byte
-		batches := make([]prepared, partitions)
-		for range perSend {
-			k := rng.IntN(skus)
-			p := parts[k]
-			versions[k]++
-			n++
-			order := strconv.Itoa(n)
-			e := event.Event{
-				ID: "web/" + order + "/1/sale_recorded", SKU: names[k], Kind: event.SaleRecorded, Quantity: 1, Location: "warehouse", Channel: "webshop", OrderID: order,
-				LineID: "1", UnitPrice: "19.99", Currency: "EUR", OccurredAt: now, ReceivedAt: now, Source: "api",
-			}
-			b := &batches[p]
-			body := append([]byte{0}, kbin.AppendVarint(kbin.AppendVarlong(nil, 0), int32(b.count))...) // attributes, time, offset
-			body = kbin.AppendVarintBytes(body, []byte(e.SKU))
-			body = kbin.AppendVarintBytes(body, codec.AppendEvent(nil, &e))
-			body = kbin.AppendVarint(body, 0) // headers
-			recs[p] = append(kbin.AppendVarint(recs[p], int32(len(body))), body...)
-			b.partition, b.count, b.sku, b.version = p, b.count+1, e.SKU, versions[k]
-		}
+	var recs [partitions][]byte
+	var batches []prepared
+	add := func(k int, e *event.Event) {
+		p := parts[k]
+		versions[k]++
+		e.SKU, e.Location, e.OccurredAt, e.ReceivedAt, e.Source = names[k], "warehouse", now, now, "api"
+		b := &batches[p]
+		body := append([]byte{0}, kbin.AppendVarint(kbin.AppendVarlong(nil, 0), int32(b.count))...) // attributes, time, offset
+		body = kbin.AppendVarintBytes(body, []byte(e.SKU))
+		body = kbin.AppendVarintBytes(body, codec.AppendEvent(nil, e))
+		body = kbin.AppendVarint(body, 0) // headers
+		recs[p] = append(kbin.AppendVarint(recs[p], int32(len(body))), body...)
+		b.partition, b.count, b.sku, b.version = p, b.count+1, e.SKU, versions[k]
+	}
+	send := func(fill func()) {
+		clear(recs[:])
+		batches = make([]prepared, partitions)
+		fill()
 		for p := range batches {
 			b := &batches[p]
 			if b.count == 0 {
@@ -106,6 +103,23 @@ func prepareLoad(codec *topics.Codec, rate float64, lasts time.Duration) *load {
 			b.bytes = rb.AppendTo(nil)
 		}
 		l.sends = append(l.sends, slices.DeleteFunc(batches, func(b prepared) bool { return b.count == 0 }))
+	}
+	send(func() { // enough of everything: what sells without stock raises an alert, each time
+		for k := range names {
+			add(k, &event.Event{ID: "opening/" + names[k], Kind: event.ReceiptReceived, Quantity: 1_000_000, Reference: "PO-opening"})
+		}
+	})
+	n := 0
+	for range int(lasts / pace) {
+		send(func() {
+			for range perSend {
+				n++
+				order := strconv.Itoa(n)
+				add(rng.IntN(skus), &event.Event{
+					ID: "web/" + order + "/1/sale_recorded", Kind: event.SaleRecorded, Quantity: 1, Channel: "webshop", OrderID: order, LineID: "1", UnitPrice: "19.99", Currency: "EUR",
+				})
+			}
+		})
 	}
 	return l
 }
@@ -359,6 +373,43 @@ func (w *watch) watchRedis(ctx context.Context, p *parts, namespace string) {
 		}
 		w.mu.Unlock()
 	}
+}
+
+// warmFor is how long a broker is kept busy before latency is measured: one that has just started spends most of its time compiling.
+const warmFor = 12 * time.Second
+
+// warm keeps the broker busy with small produce and fetch requests on a topic of its own.
+func (p *parts) warm(ctx context.Context) error {
+	const topic = "bench.warm"
+	c, err := p.kafka.Client(silent.Log, "bench-warm", kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.ProducerLinger(0))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := kafka.EnsureTopics(ctx, c, p.kafka.Replication, []kafka.Topic{{Name: topic, Partitions: partitions}}); err != nil {
+		return err
+	}
+	warming, stop := context.WithTimeout(ctx, warmFor)
+	defer stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for warming.Err() == nil {
+			c.PollFetches(warming)
+		}
+	})
+	value := make([]byte, 150)
+	records := make([]*kgo.Record, 175)
+	for n := 0; warming.Err() == nil; {
+		for i := range records {
+			n++
+			records[i] = &kgo.Record{Topic: topic, Key: strconv.AppendInt(nil, int64(n), 10), Value: value}
+		}
+		if err := c.ProduceSync(warming, records...).FirstErr(); err != nil && warming.Err() == nil {
+			return fmt.Errorf("warm the broker: %w", err)
+		}
+	}
+	return ctx.Err()
 }
 
 // projectorLatency runs the projector beside a load.

@@ -38,7 +38,7 @@ type Config struct {
 	Shapes  []string      // names; empty means all
 	Runs    int           // of the projector, of which the best counts, as the best of the peer's does
 	Peer    string        // settings of the peer: best, full or none
-	Rates   []float64     // shares of the highest rate at which latency is measured; empty measures none
+	Rates   []float64     // shares of the highest rate at which latency is measured, or events a second; empty measures none
 	For     time.Duration // how long, after a warm-up
 	Large   int           // SKUs of the large ledger; 0 for none
 	Profile string        // directory for processor profiles of the projector; empty takes none
@@ -156,9 +156,18 @@ func (cfg Config) latencies(ctx context.Context, f *Figures, classes string, r *
 		return nil, err
 	}
 	for _, share := range cfg.Rates {
-		name := fmt.Sprintf("at %.0f %%", 100*share)
-		l := prepareLoad(codec, share*f.EventsPS, warmup+cfg.For)
-		got, err := cfg.onParts(ctx, func(p *parts, _ string) (Latency, error) { return p.projectorLatency(ctx, codec, l) })
+		name, rate := fmt.Sprintf("at %.0f %%", 100*share), share*f.EventsPS
+		if share > 1 { // it is a rate
+			name, rate = fmt.Sprintf("at %.0f/s =", share), share
+			share /= f.EventsPS
+		}
+		l := prepareLoad(codec, rate, warmup+cfg.For)
+		got, err := cfg.onParts(ctx, func(p *parts, _ string) (Latency, error) {
+			if err := p.warm(ctx); err != nil {
+				return Latency{}, err
+			}
+			return p.projectorLatency(ctx, codec, l)
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -172,6 +181,9 @@ func (cfg Config) latencies(ctx context.Context, f *Figures, classes string, r *
 		}
 		l = prepareLoad(codec, share*f.Peer.EventsPS, warmup+cfg.For)
 		got, err = cfg.onParts(ctx, func(p *parts, dir string) (Latency, error) {
+			if err := p.warm(ctx); err != nil {
+				return Latency{}, err
+			}
 			return p.peerLatency(ctx, classes, schemas.StockEvents, schemas.StockLevels, dir, f.Peer.Setting, l)
 		})
 		if err != nil {
@@ -182,8 +194,8 @@ func (cfg Config) latencies(ctx context.Context, f *Figures, classes string, r *
 			fmt.Sprintf("offered %s/s, sent %s/s, unfinished %d", report.Count(got.Offered), report.Count(got.Sent), got.Unfinished))
 		cfg.Say("latency %s: Kafka Streams p99 %.1f ms", name, got.LevelsP99)
 	}
-	r.Note("Latency: record batches made before are sent every %s, so that the generator takes little; it, the watchers, Kafka, Redis and what is measured share the machine. From the moment a batch "+
-		"is handed to Kafka until Redis has its offset (asked every millisecond), or until a consumer of committed records has the level of the batch's last event.", pace)
+	r.Note("Latency: after %s of small produce and fetch requests on another topic, so that the broker has compiled what it runs, and %s of the load itself. Record batches made before are sent every %s, so that the generator takes little; it, the watchers, Kafka, Redis and what is measured share the machine. From the moment a batch "+
+		"is handed to Kafka until Redis has its offset (asked every millisecond), or until a consumer of committed records has the level of the batch's last event.", warmFor, warmup, pace)
 	return out, nil
 }
 
