@@ -30,6 +30,7 @@ func (c *Codec) AppendBooks(dst []byte, x *escrow.Snapshot, decidedAt int64) []b
 		d.Operation, d.Quantity, d.Delta, d.Expected = onhandv1.WriteOperation(b.Write.Operation), int64(b.Write.Quantity), int64(b.Write.Delta), int64(b.Write.Expected)
 		d.InFlight, d.Unresolved, d.RestockedSince, d.SoldSince, d.WatermarkUs = b.InFlight, b.Unresolved, int64(b.Restocked), int64(b.Seen), b.Watermark
 		d.Share, d.Failures, d.Stale, d.RetryAtUs, d.InDoubt, d.Suspect, d.Retiring = int64(s.Share), int32(s.Failures), int32(s.Stale), s.Retry, s.Doubt, s.Suspect, s.Retiring
+		d.SinceUs, d.Stranger = s.Since, s.Stranger
 		for _, f := range b.Fences {
 			d.Fences = append(d.Fences, &onhandv1.ExposureFence{
 				AtUs: f.At, Raised: int64(f.Raised), Sold: int64(f.Sold), Shown: int64(f.Shown), Credit: int64(f.Credit), Anchored: f.Anchor,
@@ -73,6 +74,7 @@ func DecodeBooksAt(value []byte) (x *escrow.Snapshot, decidedAt int64, err error
 		}
 		d.Booked, d.ExternalID, d.Grant, d.Share, d.Failures, d.Stale = true, s.ExternalId, s.OpenWrite, escrow.Units(s.Share), int(s.Failures), int(s.Stale)
 		d.Retry, d.Doubt, d.Suspect, d.Retiring = s.RetryAtUs, s.InDoubt, s.Suspect, s.Retiring
+		d.Since, d.Stranger = s.SinceUs, s.Stranger
 		d.Books = exposure.State{
 			E: escrow.Units(s.Exposure), Open: s.ExposureUnknown, Belief: escrow.Units(s.Shown), Known: s.ShownKnown,
 			Write: exposure.Write{

@@ -12,7 +12,8 @@ import (
 // What is decided with, times in microseconds.
 const (
 	few        Units = 4           // of its share a channel always shows
-	calmFor    int64 = 30_000_000  // above 2 T before pooled again
+	each       Units = 64          // by channel, at or below which adaptive keeps books whatever sells
+	calmFor    int64 = 300_000_000 // above 2 T before pooled again
 	lookAgain  int64 = 10_000_000  // an adaptive SKU in strict
 	firstRetry int64 = 1_000_000   // after a write that failed; doubled each time
 	lastRetry  int64 = 300_000_000 //
@@ -236,9 +237,12 @@ func (d *Decider) threshold() Units {
 			continue
 		}
 		l := delay(d.in, d.in.Offers[i].Seller)
+		if m := mark(d.in, d.in.Offers[i].Seller); m > 0 { // webhooks get lost: what is certain is certain up to the watermark
+			l.Event = max(l.Event, min(d.in.Now-m, stalled))
+		}
 		slowest = max(slowest, l.Event+2*l.Write)
 	}
-	return Units(4*rate*(slowest/1000)/(milli*1000)) + n
+	return Units(4*rate*(slowest/1000)/(milli*1000)) + each*n
 }
 
 // Threshold is T of a SKU by an input: at or below it, an adaptive SKU is kept in books.
@@ -296,6 +300,7 @@ func (d *Decider) plan() {
 	for i := range s.channels {
 		sum += s.channels[i].demand(in.Now)
 	}
+	even := sum / max(8, int64(len(in.Offers)))
 	for i := range s.channels {
 		c := &s.channels[i]
 		b := c.book
@@ -316,7 +321,7 @@ func (d *Decider) plan() {
 			p.at = len(d.input.Channels)
 			l := allocation.Listed{Seller: p.offer.Seller, Paused: p.offer.Paused || b.retiring || b.Open() && !p.api.WayDown(), Margin: p.offer.Margin}
 			if in.Rules.Share == allocation.ByDemand {
-				l.Weight = Units(c.demand(in.Now) + sum/8 + milli) // nobody is left out for not having sold yet
+				l.Weight = Units(c.demand(in.Now) + even + milli) // nobody is left out for not having sold yet
 				if b.Exposure() > 0 {
 					l.Weight += l.Weight / 8 // what is somewhere stays there, if it makes little difference
 				}
@@ -556,7 +561,7 @@ func (d *Decider) demanded(p *plan) {
 		case api.claims():
 			d.grant(p, exposure.Write{Operation: write.Allot}, "take in")
 		case api.quiesces():
-			d.grant(p, exposure.Write{Operation: write.Absolute}, "take in")
+			d.grant(p, exposure.Write{Operation: write.Absolute, Quantity: d.first(p)}, "take in")
 		case api.Reads:
 			d.grant(p, exposure.Write{Operation: write.Read}, "take in")
 		}
@@ -583,6 +588,32 @@ func (d *Decider) demanded(p *plan) {
 	case b.Open() && shown > p.share:
 		d.lower(p, p.share, "way down")
 	}
+}
+
+// first is what a channel whose exposure is not known is set to as it is taken in: 0, but under adaptive its part while there is plenty, more than twice over what may have
+// been sold unseen everywhere. From the watermark on that passes the acknowledgement exposure is exact then, as after a 0.
+func (d *Decider) first(p *plan) Units {
+	if d.in.Rules.Guarantee != allocation.Adaptive || p.at < 0 || p.share <= p.keep || p.b.retiring || p.b.doubt {
+		return 0
+	}
+	var kept Units
+	mean := 0.0
+	for i := range d.plans {
+		q := &d.plans[i]
+		if q.b == nil || q.at < 0 {
+			continue
+		}
+		kept += q.keep
+		if q.b.Open() {
+			l := delay(d.in, q.offer.Seller)
+			window := max(l.Event, d.in.Now-mark(d.in, q.offer.Seller)) + l.Write
+			mean += float64(q.c.rate(d.in.Now)) / milli * float64(window) / 1e6
+		}
+	}
+	if kept <= 2*most(mean) {
+		return 0
+	}
+	return p.share - p.keep
 }
 
 // audit looks at a channel whose exposure has for a while been other than what it is thought to show: sales at the time of a read and restocked cancellations
@@ -747,7 +778,7 @@ func (d *Decider) lend() {
 			}
 			least := max(1, p.share/4)
 			if p.api.Operation == write.Absolute {
-				least = max(2, p.share) // it goes off sale for a while
+				least = max(1, p.share) // it goes off sale for a while
 			}
 			if over >= least && over > most {
 				best, most = i, over
@@ -860,7 +891,7 @@ func (d *Decider) grant(p *plan, w exposure.Write, reason string) bool {
 	room := allocation.MaxUnits
 	if p.at >= 0 && !b.Open() {
 		room = d.room(p)
-	} else if b.Open() || p.at < 0 {
+	} else if p.at < 0 {
 		room = 0
 	}
 	if b.Send(w, room) != nil {

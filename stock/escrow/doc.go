@@ -10,14 +10,15 @@
 // that may go out are those granted. Leaving: strict has ended, and the last granted writes are waited for. A rule asks for one of these
 // guarantees: pooled, strict, or adaptive, which is pooled while more is available than T and strict from there on:
 //
-//	T = 4 × Σ sale rate × max over channels of (event delay + 2 × write delay) + one unit per channel
+//	T = 4 × Σ sale rate × max over channels of (event delay or age of the order watermark + 2 × write delay) + 64 units per channel
 //
-// and comes back when available has been above 2 T for half a minute. Adaptive needs channels that can be written, that have a way down ([API.WayDown]), and
+// and comes back when available has been above 2 T for five minutes. Adaptive needs channels that can be written, that have a way down ([API.WayDown]), and
 // order watermarks that move; without them it stays pooled and says why ([Decision.Hindrance]).
 //
 // # The way down
 //
-// A channel that has been selling without books has an unknown exposure. It is taken in by the strongest thing its API has: an absolute 0, or a read followed by
+// A channel that has been selling without books has an unknown exposure. It is taken in by the strongest thing its API has: an absolute 0 (under adaptive with
+// plenty, what is to be shown from then on: the last number of a channel counts, whatever it was), or a read followed by
 // a decrease; when its order watermark has passed that, exposure is exact. Until every channel is, room is counted with an allowance for what the
 // others may have sold unseen; under strict nothing is raised before that.
 //

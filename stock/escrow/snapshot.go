@@ -38,6 +38,8 @@ type ChannelSnapshot struct {
 	Doubt          bool
 	Suspect        bool
 	Retiring       bool
+	Since          int64 // when it was taken in
+	Stranger       bool  // it had not been told of stock when it was taken in
 }
 
 // Snapshot gives the state to be stored.
@@ -54,6 +56,7 @@ func (s *SKU) Snapshot() Snapshot {
 			x.Booked, x.Books, x.ExternalID, x.Grant, x.Claims = true, b.State(), b.external, b.grant, b.claim
 			x.Books.Fences = slices.Clone(x.Books.Fences)
 			x.Share, x.Failures, x.Stale, x.Retry, x.Doubt, x.Suspect, x.Retiring = b.share, b.failures, b.stale, b.retry, b.doubt, b.suspect, b.retiring
+			x.Since, x.Stranger = b.since, !b.pooled
 		}
 	}
 	return out
@@ -75,7 +78,7 @@ func Restore(x *Snapshot) *SKU {
 		}
 		s.channels[i].book = &book{
 			Channel: exposure.Restore(c.Books), external: c.ExternalID, grant: c.Grant, claim: c.Claims, share: c.Share, failures: c.Failures, stale: c.Stale, retry: c.Retry,
-			pooled: c.Books.Open, doubt: c.Doubt, suspect: c.Suspect, retiring: c.Retiring, seller: -1, offer: -1,
+			pooled: !c.Stranger, since: c.Since, doubt: c.Doubt, suspect: c.Suspect, retiring: c.Retiring, seller: -1, offer: -1,
 		}
 		s.claiming = s.claiming || c.Claims
 		if c.Grant != "" {

@@ -265,6 +265,10 @@ type ChannelExposure struct {
 	Retiring bool `protobuf:"varint,29,opt,name=retiring,proto3" json:"retiring,omitempty"`
 	// What it shows may be more than the books say: it is to be read.
 	Suspect bool `protobuf:"varint,30,opt,name=suspect,proto3" json:"suspect,omitempty"`
+	// When it was taken into the books (allocator's clock), microseconds.
+	SinceUs int64 `protobuf:"varint,31,opt,name=since_us,json=sinceUs,proto3" json:"since_us,omitempty"`
+	// Onhand had not told it of stock when it was taken in.
+	Stranger bool `protobuf:"varint,32,opt,name=stranger,proto3" json:"stranger,omitempty"`
 	// It asks before it sells: exposure is what is left of its allotment, and writes to it are events in stock.events.
 	Claims bool `protobuf:"varint,40,opt,name=claims,proto3" json:"claims,omitempty"`
 	// It is held to an allotment, as the newest level says.
@@ -509,6 +513,20 @@ func (x *ChannelExposure) GetRetiring() bool {
 func (x *ChannelExposure) GetSuspect() bool {
 	if x != nil {
 		return x.Suspect
+	}
+	return false
+}
+
+func (x *ChannelExposure) GetSinceUs() int64 {
+	if x != nil {
+		return x.SinceUs
+	}
+	return 0
+}
+
+func (x *ChannelExposure) GetStranger() bool {
+	if x != nil {
+		return x.Stranger
 	}
 	return false
 }
@@ -763,7 +781,7 @@ const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\bshortage\x18\b \x01(\x12R\bshortage\x126\n" +
 	"\bchannels\x18\t \x03(\v2\x1a.onhand.v1.ChannelExposureR\bchannels\x12\"\n" +
 	"\rdecided_at_us\x18\n" +
-	" \x01(\x03R\vdecidedAtUs\"\xeb\a\n" +
+	" \x01(\x03R\vdecidedAtUs\"\xa2\b\n" +
 	"\x0fChannelExposure\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x12\n" +
 	"\x04sold\x18\x02 \x01(\x12R\x04sold\x12\x1a\n" +
@@ -801,7 +819,9 @@ const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\vretry_at_us\x18\x1b \x01(\x03R\tretryAtUs\x12\x19\n" +
 	"\bin_doubt\x18\x1c \x01(\bR\ainDoubt\x12\x1a\n" +
 	"\bretiring\x18\x1d \x01(\bR\bretiring\x12\x18\n" +
-	"\asuspect\x18\x1e \x01(\bR\asuspect\x12\x16\n" +
+	"\asuspect\x18\x1e \x01(\bR\asuspect\x12\x19\n" +
+	"\bsince_us\x18\x1f \x01(\x03R\asinceUs\x12\x1a\n" +
+	"\bstranger\x18  \x01(\bR\bstranger\x12\x16\n" +
 	"\x06claims\x18( \x01(\bR\x06claims\x12\x1a\n" +
 	"\ballotted\x18) \x01(\bR\ballotted\"\x9a\x01\n" +
 	"\rExposureFence\x12\x13\n" +
