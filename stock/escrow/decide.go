@@ -300,7 +300,7 @@ func (d *Decider) plan() {
 	for i := range s.channels {
 		sum += s.channels[i].demand(in.Now)
 	}
-	even := sum / max(8, int64(len(in.Offers)))
+	even := sum / (2 * max(4, int64(len(in.Offers))))
 	for i := range s.channels {
 		c := &s.channels[i]
 		b := c.book
