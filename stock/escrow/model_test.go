@@ -28,6 +28,7 @@ type world struct {
 	clock  int64 // one for all; ticks when an answer is given
 
 	cancels, backs, receipts, counts, losses, crashes, pauses, grants int // left to happen
+	aheads, sales                                                     int // as well: zeros sent ahead, sales (negative: any number)
 	broken                                                            bool
 	promised                                                          bool // all is known, and exposed within what there is
 	twice                                                             string
@@ -217,8 +218,9 @@ func (m *model) steps(w *world, visit func(string, *world)) {
 func (m *model) channel(w *world, i int, visit func(string, *world)) {
 	t, k := &w.at[i], m.kinds[i]
 	name := fmt.Sprint("c", i)
-	if t.shown > 0 {
+	if t.shown > 0 && w.sales != 0 {
 		n := w.clone()
+		n.sales--
 		x := &n.at[i]
 		x.shown--
 		x.sales = append(slices.Clone(x.sales), w.clock)
@@ -280,6 +282,13 @@ func (m *model) channel(w *world, i int, visit func(string, *world)) {
 	}
 	if !t.open {
 		return
+	}
+	// The pusher sends a granted 0 ahead of the write itself while that has to wait: it may land at any time until the write is handled, or settled.
+	if g := t.grant.Write; w.aheads > 0 && t.shown > 0 && g.Operation == write.Absolute && g.Quantity == 0 && (t.late || t.stage == onItsWay) {
+		n := w.clone()
+		n.aheads--
+		n.at[i].shown = 0
+		visit("a 0 sent ahead lands at "+name, n)
 	}
 	switch {
 	case t.late:
@@ -375,7 +384,7 @@ func (m *model) violation(w *world) string {
 	if !s.Guarded() || w.broken || backs > 0 {
 		return ""
 	}
-	if could > w.onHand {
+	if could > w.onHand && (w.promised || m.rules.Guarantee == allocation.Strict) { // adaptive lowers what it has taken in only then
 		return fmt.Sprintf("channels could still report %d of %d", could, w.onHand)
 	}
 	if w.promised && s.Exposed() > w.last.Available {
@@ -431,7 +440,7 @@ func (w *world) key(dst []byte, times []int64) ([]byte, []int64) {
 		}
 		b = append(b, n)
 	}
-	put(w.onHand, units(w.cancels), units(w.backs), units(w.receipts), units(w.counts), units(w.losses), units(w.crashes), units(w.pauses), units(w.grants))
+	put(w.onHand, units(w.cancels), units(w.backs), units(w.receipts), units(w.counts), units(w.losses), units(w.crashes), units(w.pauses), units(w.grants), units(w.aheads), units(max(w.sales, -1)))
 	rank(w.clock)
 	flags(w.broken, w.promised)
 	for i := range w.at {
@@ -531,7 +540,7 @@ func worlds(race bool) (out []struct {
 	add := func(name string, onHand units, set func(*world), ks ...kind) {
 		m := newModel(ks...)
 		w := m.start(onHand, 1)
-		w.grants = 4
+		w.grants, w.sales = 4, -1
 		set(w)
 		out = append(out, struct {
 			name  string
@@ -558,6 +567,20 @@ func worlds(race bool) (out []struct {
 		add("delta and compare-and-set, a crash", 2, func(w *world) { w.crashes, w.grants = 1, 5 }, delta, cas)
 		add("three kinds", 1, func(w *world) { w.grants = 4 }, casOnly, absolute, delta)
 		add("four units", 4, func(w *world) { w.grants = 4 }, cas, absolute)
+		add("a 0 sent ahead", 2, func(w *world) { w.aheads, w.losses, w.grants = 2, 1, 5 }, absolute)
+		add("a 0 sent ahead, readable", 2, func(w *world) { w.aheads, w.losses, w.grants = 2, 1, 5 }, readable)
+		add("a 0 sent ahead, and a crash", 2, func(w *world) { w.aheads, w.losses, w.crashes = 1, 1, 1 }, cas)
+		add("a 0 sent ahead, two channels", 2, func(w *world) { w.aheads, w.losses, w.sales = 1, 1, 2 }, absolute, delta)
+		// Adaptive with plenty: absolute channels are set to their part as they are taken in, not to 0.
+		for _, k := range []kind{absolute, casOnly} {
+			add("adaptive with plenty", 12, func(w *world) {
+				w.sales, w.grants = 2, 3
+				for i := range w.at {
+					w.at[i].shown, w.at[i].mark = 12, w.clock-1
+				}
+			}, absolute, k)
+			out[len(out)-1].m.rules.Guarantee = allocation.Adaptive
+		}
 	}
 	return out
 }
@@ -620,7 +643,7 @@ func TestWrongRulesAreCaught(t *testing.T) {
 			m := newModel(x.kinds...)
 			m.broken, m.forget = x.broken, x.forget
 			w := m.start(2, 1)
-			w.grants = 4
+			w.grants, w.sales = 4, -1
 			x.set(w)
 			states, violation := m.explore(w)
 			if violation == "" {
