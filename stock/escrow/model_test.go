@@ -82,7 +82,7 @@ func newModel(ks ...kind) *model {
 }
 
 func (m *model) start(onHand units, shown ...units) *world {
-	w := &world{onHand: onHand, clock: 1_000_000}
+	w := &world{onHand: onHand, clock: 1_000_000, sales: -1}
 	for i := range m.kinds {
 		t := truth{}
 		if i < len(shown) {
