@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -21,8 +22,8 @@ const (
 	seedVariable      = "FAULT_SEED"
 )
 
-// program is the path of the ledger-projector.
-var program string
+// program is the path of the ledger-projector, scratch a directory for others that are built.
+var program, scratch string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -30,7 +31,8 @@ func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "onhand-faults-")
 	if err == nil {
 		defer os.RemoveAll(dir)
-		program, err = build(dir)
+		scratch = dir
+		program, err = build(dir, "ledger-projector")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -54,6 +56,12 @@ var short = []schedule{
 	draw(5, broker, crash),
 }
 
+// long is what make soak goes through besides: Redis is away for more than a minute.
+var long = []schedule{
+	draw(7, outage, crash).lasting(65 * time.Second),
+	draw(8, restored, crash).lasting(65 * time.Second),
+}
+
 // TestSchedules runs fault schedules: the short ones, or as many as FAULT_SCHEDULES says, drawn from FAULT_SEED on. The seed that is printed with one that failed
 // repeats a schedule that was drawn: FAULT_SCHEDULES=1 FAULT_SEED=… go test -run TestSchedules ./e2e/faults
 func TestSchedules(t *testing.T) {
@@ -69,7 +77,7 @@ func TestSchedules(t *testing.T) {
 				t.Fatalf("%s is %q: want a number", seedVariable, text)
 			}
 		}
-		schedules = nil
+		schedules = slices.Clone(long)
 		for i := range n {
 			schedules = append(schedules, draw(first+uint64(i)))
 		}
@@ -77,25 +85,33 @@ func TestSchedules(t *testing.T) {
 	for i, s := range schedules {
 		t.Run(fmt.Sprintf("%d_seed_%d", i+1, s.seed), func(t *testing.T) {
 			t.Log(s)
-			run := &rig{server: testbed.Redis(t)}
-			run.addrs = []string{run.server.Addr}
-			r := newRig(t, program, fmt.Sprintf("f%d", namespaces.Add(1)), s, run)
-			if err := r.server.DropDump(); err != nil {
-				t.Fatal(err)
-			}
-			if err := r.redis.FlushAll(t.Context()).Err(); err != nil {
-				t.Fatal(err)
-			}
-			for range s.projectors {
-				r.start()
-			}
-			for _, f := range s.faults {
-				r.until(f.String(), func() bool { return r.applied >= f.at })
-				r.hurt(f)
-			}
-			r.settled()
+			fresh(t, program, s).run(s)
 		})
 	}
+}
+
+// fresh is a rig on the one Redis of the tests, which is emptied.
+func fresh(t testing.TB, program string, s schedule) *rig {
+	t.Helper()
+	r := &rig{server: testbed.Redis(t)}
+	r.addrs = []string{r.server.Addr}
+	newRig(t, program, fmt.Sprintf("f%d", namespaces.Add(1)), s, r)
+	r.must(r.server.DropDump())
+	r.must(r.redis.FlushAll(t.Context()).Err())
+	return r
+}
+
+// run goes through a schedule.
+func (r *rig) run(s schedule) {
+	r.t.Helper()
+	for range s.projectors {
+		r.start()
+	}
+	for _, f := range s.faults {
+		r.until(f.String(), func() bool { return r.applied >= f.at })
+		r.hurt(f)
+	}
+	r.settled()
 }
 
 // namespaces counts schedules, so that each has a namespace and a consumer group of its own.
@@ -168,7 +184,38 @@ func (r *rig) hurt(f fault) {
 	case broker:
 		r.must(r.broker.Kill())
 		r.must(r.broker.Start(r.t.Context()))
+	case outage:
+		r.t.Log("no projector reaches Redis for", f.lasts)
+		for _, q := range r.projectors {
+			q.wires[0].sever()
+		}
+		r.trickle(f.span/2, f.lasts/2)
+		if len(r.projectors) < 3 { // the group shares its partitions out anew meanwhile
+			r.start().wires[0].sever()
+		}
+		r.trickle(f.span/2, f.lasts/2)
+		for _, q := range r.projectors {
+			q.wires[0].mend()
+		}
+	case restored:
+		r.t.Log("Redis is down for", f.lasts)
+		r.must(r.server.Dump(r.t.Context()))
+		from := r.applied
+		r.until("events after the dump", func() bool { return r.applied >= from+f.span })
+		r.must(r.server.Kill())
+		r.trickle(f.span, f.lasts)
+		r.must(r.server.Start(r.t.Context()))
 	case kinds:
+	}
+}
+
+// trickle writes events all through a time by the clock: it is the length of the time that is tried here.
+func (r *rig) trickle(n int, d time.Duration) {
+	r.t.Helper()
+	began := time.Now()
+	for from := r.written; time.Since(began) < d; time.Sleep(20 * time.Millisecond) {
+		r.alive()
+		r.write(from + int(int64(n)*int64(time.Since(began))/int64(d)) - r.written)
 	}
 }
 

@@ -37,7 +37,7 @@ const (
 
 // rig is one ledger under test: its log, its store, and the projectors that run.
 type rig struct {
-	t         *testing.T
+	t         testing.TB
 	program   string
 	broker    *testbed.KafkaServer
 	server    *testbed.RedisServer // nil on a cluster
@@ -51,6 +51,7 @@ type rig struct {
 	load      *load
 	backlog   int
 	events    int
+	patience  time.Duration // for what must come to pass
 
 	written    int
 	applied    int // as last seen
@@ -70,8 +71,11 @@ func (r *rig) kafka() kafka.Config {
 }
 
 // newRig makes the topics anew. Redis is empty but for other namespaces.
-func newRig(t *testing.T, program, namespace string, s schedule, r *rig) *rig {
+func newRig(t testing.TB, program, namespace string, s schedule, r *rig) *rig {
 	t.Helper()
+	if r.patience == 0 {
+		r.patience = patience
+	}
 	r.t, r.program, r.namespace, r.batch, r.backlog, r.events = t, program, namespace, s.batch, s.backlog, s.events
 	r.broker, r.dir = testbed.Kafka(t), t.TempDir()
 	var err error
@@ -115,7 +119,7 @@ func (r *rig) freshTopics() {
 	var names []string
 	var specs []kafka.Topic
 	for _, spec := range topics.Specs(partitions) {
-		if slices.Contains([]string{schemas.StockEvents, schemas.StockLevels, schemas.StockRejected, schemas.StockAlerts, schemas.ChannelWatermarks}, spec.Name) {
+		if slices.Contains([]string{schemas.StockEvents, schemas.StockLevels, schemas.StockRejected, schemas.StockAlerts, schemas.ChannelWatermarks, schemas.ReservationDecisions}, spec.Name) {
 			names, specs = append(names, spec.Name), append(specs, spec)
 		}
 	}
@@ -145,7 +149,7 @@ func (r *rig) freshTopics() {
 // eventually waits until f returns nil.
 func (r *rig) eventually(what string, f func(context.Context) error) {
 	r.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(r.patience)
 	for {
 		ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
 		err := f(ctx)
@@ -247,7 +251,7 @@ func (r *rig) look() {
 // until lets events come, as many at a time as the backlog allows, until f says so. All that is left to come may be in Redis before: that ends it too.
 func (r *rig) until(what string, f func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(r.patience)
 	for {
 		if r.look(); f() || r.applied >= r.events {
 			return
@@ -346,13 +350,18 @@ func (r *rig) settled() {
 	for _, a := range tail.alarms {
 		t.Errorf("an alarm without a cause: %s", a)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	events := int64(0)
-	found, err := audit.Verify(ctx, audit.Source{Kafka: r.kafka(), Redis: r.redis, Namespace: r.namespace, Log: telemetry.Silent().Log}, nil, 2, func(d audit.Difference) { t.Error(d) })
-	if err != nil {
-		t.Error(err)
-	}
+	var found []audit.Partition
+	r.eventually("the ledger is verified", func(context.Context) (err error) { // Kafka may be choosing leaders
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		var differ []audit.Difference
+		found, err = audit.Verify(ctx, audit.Source{Kafka: r.kafka(), Redis: r.redis, Namespace: r.namespace, Log: telemetry.Silent().Log}, nil, 2, func(d audit.Difference) { differ = append(differ, d) })
+		for _, d := range differ {
+			t.Error(d)
+		}
+		return err
+	})
 	for _, p := range found {
 		events += p.Events
 	}
@@ -440,7 +449,7 @@ func (r *rig) tail() *tail {
 }
 
 // poll takes in what has come.
-func (l *tail) poll(ctx context.Context, t *testing.T) {
+func (l *tail) poll(ctx context.Context, t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
@@ -497,15 +506,16 @@ func levels(of map[string]*ledger.Level) map[string]int64 {
 	return out
 }
 
-// build makes the program under test.
-func build(dir string) (string, error) {
+// build makes a program of a service in a directory; more is for the go command.
+func build(dir, service string, more ...string) (string, error) {
 	root, err := testbed.Root()
 	if err != nil {
 		return "", err
 	}
-	out := filepath.Join(dir, "ledger-projector")
-	if text, err := command(root, "go", "build", "-o", out, "./services/ledger-projector/cmd/ledger-projector"); err != nil {
-		return "", fmt.Errorf("build the ledger-projector: %w\n%s", err, text)
+	out := filepath.Join(dir, service)
+	args := append(append([]string{"build", "-o", out}, more...), "./services/"+service+"/cmd/"+service)
+	if text, err := command(root, "go", args...); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", service, err, text)
 	}
 	if _, err := os.Stat(out); err != nil {
 		return "", err

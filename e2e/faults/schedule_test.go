@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 )
 
 // kind is what breaks.
@@ -21,11 +22,13 @@ const (
 	isolated                // one projector does not reach Redis, and still reaches Kafka
 	frozen                  // Redis stands still
 	broker                  // the broker is killed, and starts again
+	outage                  // no projector reaches Redis for a time by the clock, and one more is started meanwhile; never drawn, as it takes so long
+	restored                // Redis is down for a time by the clock, and comes back with what it held some events before; never drawn
 	kinds
 )
 
 func (k kind) String() string {
-	return [...]string{"crash", "leave", "move", "zombie", "snapshot", "flush", "unreachable", "isolated", "frozen", "broker"}[k]
+	return [...]string{"crash", "leave", "move", "zombie", "snapshot", "flush", "unreachable", "isolated", "frozen", "broker", "outage", "restored"}[k]
 }
 
 // weights says how often a kind is drawn. What takes long is rare.
@@ -47,10 +50,11 @@ func (m moment) String() string { return [...]string{"anywhere", "unsent", "sent
 // fault is one thing that breaks.
 type fault struct {
 	kind   kind
-	at     int    // it comes once so many of the schedule's events are in Redis
-	who    int    // which of the projectors that run, modulo their number
-	moment moment // of crash and zombie
-	span   int    // events that come while it lasts
+	at     int           // it comes once so many of the schedule's events are in Redis
+	who    int           // which of the projectors that run, modulo their number
+	moment moment        // of crash and zombie
+	span   int           // events that come while it lasts
+	lasts  time.Duration // of outage and restored
 }
 
 func (f fault) String() string {
@@ -62,6 +66,8 @@ func (f fault) String() string {
 		s += fmt.Sprintf("(%d, %d)", f.who, f.span)
 	case snapshot, unreachable, frozen:
 		s += fmt.Sprintf("(%d)", f.span)
+	case outage, restored:
+		s += fmt.Sprintf("(%s, %d)", f.lasts, f.span)
 	case flush, broker, kinds:
 	}
 	return s
@@ -113,6 +119,16 @@ func draw(seed uint64, named ...kind) schedule {
 	return s
 }
 
+// lasting has the outages of a schedule last for a time.
+func (s schedule) lasting(d time.Duration) schedule {
+	for i := range s.faults {
+		if k := s.faults[i].kind; k == outage || k == restored {
+			s.faults[i].lasts = d
+		}
+	}
+	return s
+}
+
 // TestTheSameSeedGivesTheSameSchedule holds that a printed seed is enough to repeat a schedule, and that seeds reach all that can break.
 func TestTheSameSeedGivesTheSameSchedule(t *testing.T) {
 	seen := map[string]bool{}
@@ -133,7 +149,7 @@ func TestTheSameSeedGivesTheSameSchedule(t *testing.T) {
 			}
 		}
 	}
-	if want := int(kinds) + 2*int(moments); len(seen) != want {
+	if want := int(outage) + 2*int(moments); len(seen) != want {
 		t.Errorf("200 seeds reach %d of %d faults: %v", len(seen), want, seen)
 	}
 	if len(drawn) != 200 {

@@ -29,7 +29,7 @@ type trap struct {
 	sprung  chan struct{} // closed when act has returned
 }
 
-func newWire(t *testing.T, to string) *wire {
+func newWire(t testing.TB, to string) *wire {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
