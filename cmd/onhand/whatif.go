@@ -188,7 +188,14 @@ func (c *whatifCmd) replay(ctx context.Context, src audit.Source, o whatif.Optio
 	replay := whatif.New(o, now, then)
 	var reader topics.EventReader
 	var e event.Event
-	if _, err := kafka.Committed(ctx, client, parts, nil, func(r *kgo.Record) {
+	ends, err := adm.ListOffsetsAfterMilli(ctx, (o.To+999)/1000, schemas.StockEvents)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: %w", schemas.StockEvents, err)
+	}
+	if _, err := kafka.CommittedUntil(ctx, client, parts, nil, ends.Offsets(), func(r *kgo.Record) {
 		if reader.Read(r.Value, &e) == nil { // what cannot be read changed no stock: it is in stock.rejected
 			replay.Add(r.Partition, r.Offset, r.Timestamp.UnixMicro(), &e)
 		}

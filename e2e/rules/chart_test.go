@@ -82,6 +82,29 @@ func TestChartIsSafeByDefault(t *testing.T) {
 	}
 }
 
+// TestChartNamesInstancesAndSessions holds that each service gets the session timeout that is set for it, and the allocator its pod's name, unless it is given another.
+func TestChartNamesInstancesAndSessions(t *testing.T) {
+	out, err := render(t, shapes["everything on"]...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`INGEST_SESSION: 12s`, `LEDGER_SESSION: 13s`, `ALLOCATOR_SESSION: 14s`, `PUSHER_SESSION: 15s`, `ANALYTICS_SESSION_TIMEOUT: 1m`} {
+		if strings.Count(out, want) != 1 {
+			t.Errorf("want %s once", want)
+		}
+	}
+	const named = "- name: ALLOCATOR_INSTANCE\n              valueFrom:\n                fieldRef:\n                  fieldPath: metadata.name\n"
+	if strings.Count(out, named) != 1 {
+		t.Error("the allocator is not named by its pod, or another service is")
+	}
+	if out, err = render(t); err != nil || strings.Contains(out, "SESSION") || strings.Count(out, named) != 1 {
+		t.Errorf("by default: %v, or a session timeout is set, or the allocator is not named by its pod", err)
+	}
+	if out, err = render(t, "--set", "services.allocator.env.ALLOCATOR_INSTANCE=one"); err != nil || strings.Contains(out, named) || !strings.Contains(out, "ALLOCATOR_INSTANCE: one") {
+		t.Errorf("a name that is given: %v, or it is not taken", err)
+	}
+}
+
 // TestChartRefusesNonsense wants values that cannot work to be refused before anything is installed.
 func TestChartRefusesNonsense(t *testing.T) {
 	for name, tt := range map[string]struct{ set, says string }{

@@ -24,8 +24,13 @@ const (
 // transactions, ends where it ends, and a slow broker is waited for as long as ctx allows. So is a transaction under way: the markers of one that was committed reach
 // its partitions one after another, and what it wrote is not to be missed. Nil from is every partition's start. It returns where each partition was read up to.
 func Committed(ctx context.Context, client *kgo.Client, partitions map[string][]int32, from kadm.Offsets, take func(*kgo.Record)) (kadm.Offsets, error) {
+	return CommittedUntil(ctx, client, partitions, from, nil, take)
+}
+
+// CommittedUntil is Committed that stops early: a partition that until names is read no further than to there, though take may be given some records beyond.
+func CommittedUntil(ctx context.Context, client *kgo.Client, partitions map[string][]int32, from, until kadm.Offsets, take func(*kgo.Record)) (kadm.Offsets, error) {
 	r := reader{client: client, adm: kadm.NewClient(client), take: take}
-	if err := r.begin(ctx, partitions, from); err != nil {
+	if err := r.begin(ctx, partitions, from, until); err != nil {
 		return nil, err
 	}
 	for len(r.missing) > 0 {
@@ -70,7 +75,7 @@ type reader struct {
 	missing map[string]map[int32]int64 // the end of partitions that are not read yet
 }
 
-func (r *reader) begin(ctx context.Context, partitions map[string][]int32, from kadm.Offsets) error {
+func (r *reader) begin(ctx context.Context, partitions map[string][]int32, from, until kadm.Offsets) error {
 	names := make([]string, 0, len(partitions))
 	for t := range partitions {
 		names = append(names, t)
@@ -98,6 +103,9 @@ func (r *reader) begin(ctx context.Context, partitions map[string][]int32, from 
 			at := start.Offset
 			if o, ok := from.Lookup(t, p); ok {
 				at = max(at, o.At)
+			}
+			if o, ok := until.Lookup(t, p); ok {
+				end.Offset = min(end.Offset, o.At)
 			}
 			r.at.Add(kadm.Offset{Topic: t, Partition: p, At: at, LeaderEpoch: -1})
 			if at < end.Offset {

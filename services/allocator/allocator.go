@@ -29,12 +29,13 @@ type Config struct {
 	WriteMax   int           `help:"Targets written before their acknowledgement is waited for; one SKU's targets may exceed it." default:"20000" env:"ALLOCATOR_WRITE_MAX"`
 	WriteLimit time.Duration `help:"Longest wait for Kafka to acknowledge targets, and for a stop to finish what was begun." default:"30s" env:"ALLOCATOR_WRITE_LIMIT"`
 	MaxSkew    time.Duration `help:"How far channels' clocks may be off: exposure falls when a channel's order watermark is so much past a write." default:"2s" env:"ALLOCATOR_MAX_SKEW"`
+	Session    time.Duration `help:"How long an instance may be silent before its partitions go to another; the broker bounds it." default:"45s" env:"ALLOCATOR_SESSION"`
 	Instance   string        `help:"Name of this instance, which no other may have at a time: with it, a restart does not wait for what its forerunner left half written. Empty makes one up." env:"ALLOCATOR_INSTANCE"`
 }
 
 // DefaultConfig is the settings that suit most.
 func DefaultConfig() Config {
-	return Config{Group: "onhand-allocator", PollMax: 10_000, WriteMax: 20_000, WriteLimit: 30 * time.Second, MaxSkew: time.Duration(escrow.DefaultSkew) * time.Microsecond}
+	return Config{Group: "onhand-allocator", PollMax: 10_000, WriteMax: 20_000, WriteLimit: 30 * time.Second, MaxSkew: time.Duration(escrow.DefaultSkew) * time.Microsecond, Session: 45 * time.Second}
 }
 
 // Validate reports every fault of the settings.
@@ -54,6 +55,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxSkew < 0 || c.MaxSkew > time.Hour {
 		errs = append(errs, fmt.Errorf("max-skew %v: want 0 to 1h", c.MaxSkew))
+	}
+	if c.Session < time.Second {
+		errs = append(errs, fmt.Errorf("session %v: want at least 1s", c.Session))
 	}
 	return errors.Join(errs...)
 }
@@ -197,7 +201,15 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("allocator: %w", err)
 	}
 	defer stop()
+	watching, done := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		s.watchRisk(watching)
+	}()
 	err = s.run(ctx)
+	done()
+	<-watched
 	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
 		return nil
 	}

@@ -178,6 +178,12 @@ func (e *engine) answer(a *Answer, s *sku, now int64) {
 
 // risk is the probability that a pooled channel sells more than there is, should stock run out now. The solver and the input are those of the SKU.
 func (e *engine) risk(s *sku, offer int) float64 {
+	return escrow.OversellProbability(e.doubt(s, offer))
+}
+
+// doubt is what the risk of a pooled channel comes from: its rate of sales, how long the news is under way, and its buffer. The plan's channels and their delays have been
+// filled in, and the SKU prepared.
+func (e *engine) doubt(s *sku, offer int) (rate, window int64, buffer allocation.Units) {
 	o := &e.offers[offer]
 	id := e.plan.Layout.SellerID(o.Channel)
 	d := escrow.DefaultDelay
@@ -187,7 +193,7 @@ func (e *engine) risk(s *sku, offer int) float64 {
 	if m := e.in.Delays[o.Channel]; m.Write > 0 {
 		d.Write = m.Write
 	}
-	return escrow.OversellProbability(s.books.Rate(id, e.in.Now), d.Event+d.Write, e.input.Rules.Channels[o.Channel].Buffer.Units)
+	return s.books.Rate(id, e.in.Now), d.Event + d.Write, e.input.Rules.Channels[o.Channel].Buffer.Units
 }
 
 func answeredWrite(r *result) *AnsweredWrite {

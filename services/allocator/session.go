@@ -44,7 +44,7 @@ func transactionalID(cfg Config) string {
 func (s *Service) connect() (err error) {
 	s.session, err = s.deps.Kafka.Session(s.deps.Telemetry.Log, "onhand-allocator",
 		kgo.ConsumerGroup(s.cfg.Group), kgo.ConsumeTopics(schemas.StockLevels), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.AdjustFetchOffsetsFn(s.fromStart), kgo.HeartbeatInterval(heartbeatEvery),
+		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(), kgo.AdjustFetchOffsetsFn(s.fromStart), kgo.SessionTimeout(s.cfg.Session), kgo.HeartbeatInterval(min(heartbeatEvery, s.cfg.Session/3)),
 		kgo.OnPartitionsAssigned(s.assigned), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.revoked),
 		kgo.TransactionalID(s.txn), kgo.TransactionTimeout(s.cfg.WriteLimit),
 		kgo.MetadataMinAge(250*time.Millisecond), // a new channel need not wait for its topic to be noticed

@@ -2,9 +2,11 @@ package allocator
 
 import (
 	"context"
+	"strconv"
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 )
 
@@ -36,6 +38,7 @@ type counters struct {
 	levels, stale, rejected, targets, withdrawn, skus, lag, settings, recompute, lastBatch atomic.Int64
 	results, granted, alerts, booked, unsettled, open, slack, checked, breaches            atomic.Int64
 	duration                                                                               metric.Float64Histogram
+	risks                                                                                  atomic.Pointer[map[string]Risk]
 }
 
 func (c *counters) batch(ctx context.Context, took time.Duration) {
@@ -98,6 +101,23 @@ func (s *Service) observe() (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	skus, err := m.Int64ObservableGauge("onhand_allocator_oversell_risk_skus", metric.WithDescription("Pooled SKUs whose probability of an oversell at the channel, should stock run out now, is at least so much."))
+	if err != nil {
+		return nil, err
+	}
+	units, err := m.Float64ObservableGauge("onhand_allocator_oversell_expected_units", metric.WithDescription("Units that the channel is expected to oversell of pooled SKUs, should all of them run out now."))
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, skus, units)
+	reads = append(reads, func(to metric.Observer) {
+		for channel, r := range s.Risks() {
+			to.ObserveFloat64(units, r.Units, metric.WithAttributes(attribute.String("channel", channel)))
+			for i, at := range RiskLevels {
+				to.ObserveInt64(skus, r.SKUs[i], metric.WithAttributes(attribute.String("channel", channel), attribute.String("at_least", strconv.FormatFloat(at, 'g', -1, 64))))
+			}
+		}
+	})
 	reg, err := m.RegisterCallback(func(_ context.Context, to metric.Observer) error {
 		for _, read := range reads {
 			read(to)

@@ -384,6 +384,24 @@ func TestAuditLooksAtOnce(t *testing.T) {
 	}
 }
 
+// TestExpectedOversell holds it against the sum of its definition: the units beyond the buffer are the probabilities of one more, two more …
+func TestExpectedOversell(t *testing.T) {
+	for _, rate := range []int64{1, 100, 1000, 7000} {
+		for b := units(0); b < 12; b++ {
+			want := 0.0
+			for k := b; k < b+100; k++ {
+				want += escrow.OversellProbability(rate, 1_000_000, k)
+			}
+			if got := escrow.ExpectedOversell(rate, 1_000_000, b); math.Abs(got-want) > 1e-9 {
+				t.Errorf("λτ %v, buffer %d: %g, want %g", float64(rate)/1000, b, got, want)
+			}
+		}
+	}
+	if got := escrow.ExpectedOversell(0, 1_000_000, 0); got != 0 {
+		t.Errorf("without sales: %g", got)
+	}
+}
+
 // TestOversellProbability is the table of the design.
 func TestOversellProbability(t *testing.T) {
 	for _, tt := range []struct {

@@ -62,6 +62,13 @@ func OversellProbability(rate, window int64, buffer Units) float64 {
 	return tail(float64(rate)/milli*float64(window)/1e6, buffer)
 }
 
+// ExpectedOversell is how many units a channel in pooled mode is expected to sell beyond its buffer, once the pool is sold out and while the news is under way.
+// Arguments are those of [OversellProbability].
+func ExpectedOversell(rate, window int64, buffer Units) float64 {
+	mean := float64(rate) / milli * float64(window) / 1e6
+	return max(0, mean*tail(mean, buffer-1)-float64(buffer)*tail(mean, buffer))
+}
+
 // tail is P(Poisson(mean) > n).
 func tail(mean float64, n Units) float64 {
 	switch {

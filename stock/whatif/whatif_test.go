@@ -3,6 +3,7 @@ package whatif_test
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,6 +105,22 @@ func TestWorkedCases(t *testing.T) {
 		if got := brief(run(c.log, c.s).Results[0]); got != c.want {
 			t.Errorf("%s: %s; want %s", name, got, c.want)
 		}
+	}
+}
+
+// TestReservedSale holds that a sale of reserved units takes what is held for it: it is no oversell though nothing else is there, and its channel shows less by it.
+func TestReservedSale(t *testing.T) {
+	hold := record{at: 110, e: event.Event{Kind: event.ReservationPlaced, ReservationID: "h", Quantity: 2}}
+	reserved := sale(200, 200, "shop", "s", 2)
+	reserved.e.ReservationID = "h"
+	log := []record{received(1, 5), hold, sale(150, 151, "amazon", "a", 3), reserved}
+	if got := brief(run(log, settings(catalog.Delta)).Results[0]); !strings.HasPrefix(got, "amazon 3/0/0/") || !strings.Contains(got, "shop 2/0/0/") {
+		t.Errorf("with its units held: %s; want 3 and 2 sold, nothing lost or oversold", got)
+	}
+	reserved.e.ReservationID = ""
+	log[3] = reserved
+	if got := brief(run(log, settings(catalog.Delta)).Results[0]); !strings.Contains(got, "shop 0/2/0/") {
+		t.Errorf("without a reservation: %s; want the 2 units lost, as they are held for another", got)
 	}
 }
 

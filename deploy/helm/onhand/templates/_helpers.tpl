@@ -1,26 +1,32 @@
-{{/* What the chart knows of each service: the variables that name its addresses, what it talks to, and the consumer group whose lag scales it. */}}
+{{/* What the chart knows of each service: the variables that name its addresses, what it talks to, the consumer group whose lag scales it, and how its session timeout and its own name are set. */}}
 {{- define "onhand.facts" -}}
 ingest:
+  session: INGEST_SESSION
   api: LISTEN
   admin: ADMIN_LISTEN
   needs: [redis, apikeys]
   topic: orders.in
 ledger-projector:
+  session: LEDGER_SESSION
   api: LISTEN
   admin: ADMIN_LISTEN
   needs: [redis, apikeys]
   topic: stock.events
 allocator:
+  session: ALLOCATOR_SESSION
+  instance: ALLOCATOR_INSTANCE
   api: LISTEN
   admin: ADMIN_LISTEN
   needs: [apikeys]
   topic: stock.levels
 channel-pusher:
+  session: PUSHER_SESSION
   api: ""
   admin: ADMIN_LISTEN
   needs: [tokens]
   topic: ""
 analytics:
+  session: ANALYTICS_SESSION_TIMEOUT
   api: LISTEN
   admin: ADMIN_LISTEN
   needs: [clickhouse, apikeys]
@@ -126,6 +132,9 @@ API_KEYS_FILE: {{ printf "/etc/onhand/api-keys/%s" $v.apiKeys.key | quote }}
 {{- end }}
 {{- if and (has "tokens" $needs) $v.channelTokens.existingSecret }}
 SECRETS_DIR: /etc/onhand/channel-tokens
+{{- end }}
+{{- with (index $v.services .name).sessionTimeout }}
+{{ $.facts.session }}: {{ . | quote }}
 {{- end }}
 {{- with .facts.api }}
 {{ . }}: ":8080"
