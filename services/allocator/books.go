@@ -125,6 +125,7 @@ func (e *engine) restoreBooks(p *partition, x *escrow.Snapshot) {
 	} else {
 		delete(p.booked, s)
 	}
+	s.recount()
 }
 
 // unbook takes in that a SKU has no books.
@@ -132,18 +133,26 @@ func (e *engine) unbook(p *partition, id string) {
 	if s := p.skus[id]; s != nil {
 		s.books, s.stored = &escrow.SKU{ID: s.id}, false
 		delete(p.booked, s)
+		s.recount()
 	}
+}
+
+// recount brings the partition's counts up to date with the books of the SKU.
+func (s *sku) recount() {
+	open, unsure := s.books.OpenWrites(), s.books.Phase() != escrow.Pooled && !s.books.Settled()
+	s.of.open += open - s.open
+	if unsure != s.unsure {
+		if unsure {
+			s.of.unsure++
+		} else {
+			s.of.unsure--
+		}
+	}
+	s.open, s.unsure = open, unsure
 }
 
 // waits reports that a write granted in the partition has no result yet.
-func (e *engine) waits(p *partition) bool { return e.grants(p) > 0 }
-
-func (e *engine) grants(p *partition) (n int) {
-	for s := range p.booked {
-		n += s.books.OpenWrites()
-	}
-	return n
-}
+func (e *engine) waits(p *partition) bool { return p.open > 0 }
 
 // result takes in what a write did. It returns false when no open write of the books is meant.
 func (e *engine) result(p *partition, r *write.Result) bool {
@@ -154,6 +163,7 @@ func (e *engine) result(p *partition, r *write.Result) bool {
 	x := escrow.ResultOf(r)
 	mine := s.books.Result(&x, e.skew)
 	if mine {
+		s.recount()
 		e.touch(p, s)
 	}
 	if at, ok := s.find(r.Channel); ok {
@@ -233,6 +243,7 @@ func (e *engine) byBooks(s *sku, rules *allocation.Rules, now int64) bool {
 	e.escrowInput(s, rules, now)
 	quiet := s.books.Quiet(&e.in)
 	d := e.decider.Decide(s.books, &e.in)
+	s.recount()
 	if s.wake = d.Wake; s.wake > 0 {
 		heap.Push(&e.wakes, wake{s.wake, s})
 	}

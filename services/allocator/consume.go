@@ -253,12 +253,8 @@ func (s *Service) count() {
 	var booked, unsettled, open, slack, checked, breaches int64
 	for _, o := range s.parts {
 		booked += int64(len(o.booked))
-		for k := range o.booked {
-			open += int64(k.books.OpenWrites())
-			if !k.books.Settled() {
-				unsettled++
-			}
-		}
+		open += int64(o.open)
+		unsettled += int64(o.unsure)
 		if c := &o.seal; c.Checked > 0 {
 			if least := int64(c.LeastSlack); checked == 0 || least < slack {
 				slack = least
@@ -290,6 +286,7 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 		out, more = s.engine.decide(now, s.cfg.WriteMax)
 		s.encode(b, out)
 		kept := s.encodeBooks(now)
+		s.count()
 		s.mu.Unlock()
 		if len(s.pointers) == 0 {
 			break

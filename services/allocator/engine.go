@@ -37,6 +37,8 @@ type partition struct {
 	live   bool
 	booked map[*sku]struct{} // SKUs whose exposure is kept in books
 	marks  map[string]int64  // order watermarks in force, by channel
+	open   int               // granted writes without a result
+	unsure int               // of booked, those with exposure that is not settled
 	begun  int64             // grows when a channel's watermark appears or moves again: adaptive SKUs are decided anew
 	seal   seal              // the certificate of the day
 }
@@ -68,6 +70,8 @@ type sku struct {
 
 	books    *escrow.SKU
 	stored   bool  // its books are in exposure.books
+	open     int   // its part of the partition's open
+	unsure   bool  // counted in the partition's unsure
 	relisted int64 // times that its listing changed
 
 	hindrance string // why it is pooled though adaptive and scarce

@@ -9,7 +9,7 @@ import (
 )
 
 // rememberedOrders is how many changes a channel's order list holds.
-const rememberedOrders = 1 << 16
+const rememberedOrders = 1 << 13
 
 // maxOrders is the most changes in one page of the order list.
 const maxOrders = 500
