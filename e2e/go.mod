@@ -25,7 +25,7 @@ require (
 	github.com/alicebob/miniredis/v2 v2.40.0 // Redis in the process of the test
 	github.com/anishathalye/porcupine v1.3.1 // judges whether histories of reservations are linearizable
 	github.com/go-chi/chi/v5 v5.5.0 // routes of the services under test
-	github.com/onhand/onhand/services/allocator v0.0.0
+	github.com/onhand/onhand/services/allocator v0.0.0 // the day with a shop that asks runs it in process
 	github.com/onhand/onhand/services/ingest v0.0.0
 	github.com/twmb/franz-go/pkg/kfake v0.0.0-20260918054303-01f206a7e32c // Kafka in the process of the test
 	go.uber.org/goleak v1.3.0 // finds goroutines that are left

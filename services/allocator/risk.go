@@ -77,7 +77,9 @@ func (s *Service) lookAtRisk(now int64) {
 func (e *engine) addRisk(risks map[string]Risk, skus []*sku, now int64) {
 	e.fill(skus[0].of, now)
 	for _, ch := range e.plan.Channels {
-		risks[ch.ID] = risks[ch.ID]
+		if _, known := risks[ch.ID]; !known {
+			risks[ch.ID] = Risk{} // a channel at no risk is told of too
+		}
 	}
 	for _, s := range skus {
 		if s.books.Phase() != escrow.Pooled || !slices.ContainsFunc(s.counters, func(c counter) bool { return s.books.Rate(c.channel, now) > 0 }) {
