@@ -105,6 +105,8 @@ locations:
 channels:
   - {id: shop, adapter: http, base_url: BASE/channels/shop, operation: delta, lists_all_skus: true}
   - {id: amz, adapter: http, base_url: BASE/channels/amz, operation: delta, lists_all_skus: true}
+rules:
+  - {id: all, mode: pooled}
 `
 
 func TestOneProcess(t *testing.T) {

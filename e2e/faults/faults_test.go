@@ -212,8 +212,9 @@ func (r *rig) hurt(f fault) {
 // trickle writes events all through a time by the clock: it is the length of the time that is tried here.
 func (r *rig) trickle(n int, d time.Duration) {
 	r.t.Helper()
-	began := time.Now()
-	for from := r.written; time.Since(began) < d; time.Sleep(20 * time.Millisecond) {
+	began, pace := time.Now(), time.NewTicker(20*time.Millisecond)
+	defer pace.Stop()
+	for from := r.written; time.Since(began) < d; <-pace.C {
 		r.alive()
 		r.write(from + int(int64(n)*int64(time.Since(began))/int64(d)) - r.written)
 	}
