@@ -288,6 +288,17 @@ func (r *rig) owners(ctx context.Context) (map[int]string, error) {
 	return out, nil
 }
 
+// stopAll stops the projectors, one after another.
+func (r *rig) stopAll() {
+	r.t.Helper()
+	for _, p := range slices.Clone(r.projectors) {
+		r.gone(p)
+		if err := p.Stop(20 * time.Second); err != nil {
+			r.t.Error(err)
+		}
+	}
+}
+
 // settled lets the rest of the events come, waits until all are in Redis and told of in stock.levels, and compares everything.
 func (r *rig) settled() {
 	t := r.t
@@ -312,12 +323,14 @@ func (r *rig) settled() {
 		tail.poll(ctx, t)
 		return diff(tail.kept(), want)
 	})
-	for _, p := range slices.Clone(r.projectors) {
-		r.gone(p)
-		if err := p.Stop(20 * time.Second); err != nil {
-			t.Error(err)
-		}
-	}
+	r.stopAll()
+	// One that was cut off and took itself for the owner until now may have sent older levels while it stopped, after all who would have answered were gone. The next owner answers.
+	r.start()
+	r.eventually("after the stop and a start, the last level of each SKU is its newest", func(ctx context.Context) error {
+		tail.poll(ctx, t)
+		return diff(tail.kept(), want)
+	})
+	r.stopAll()
 	r.eventually("all is read", func(ctx context.Context) error {
 		tail.poll(ctx, t)
 		ends, err := kadm.NewClient(r.prod).ListEndOffsets(ctx, schemas.StockLevels, schemas.StockRejected, schemas.StockAlerts)
@@ -335,8 +348,7 @@ func (r *rig) settled() {
 	if err := diff(tail.newest(), want); err != nil {
 		t.Errorf("after the stop, stock.levels: %v", err)
 	}
-	// An open fault: after a broker's restart the last record of a SKU was once an older level. make soak goes on looking for it.
-	if err := diff(tail.kept(), want); err != nil && os.Getenv(schedulesVariable) != "" {
+	if err := diff(tail.kept(), want); err != nil {
 		t.Errorf("after the stop, the last levels in stock.levels: %v", err)
 	}
 	if err := diff(r.inRedis(), want); err != nil {
