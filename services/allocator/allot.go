@@ -2,6 +2,7 @@ package allocator
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -47,9 +48,7 @@ type allotments struct {
 	stop   context.CancelFunc
 	client *kgo.Client
 	record func(*event.Event) *kgo.Record
-	log    interface {
-		WarnContext(ctx context.Context, msg string, args ...any)
-	}
+	log    *slog.Logger
 }
 
 func (s *Service) openAllotments() (*allotments, error) {
