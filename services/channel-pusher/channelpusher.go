@@ -178,8 +178,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	for name, a := range deps.Adapters {
 		s.engine.adapters[name] = a
 	}
-	var err error
-	s.client, err = deps.Kafka.Client(s.tel.Log, Group,
+	_, err := deps.Kafka.Client(s.tel.Log, Group, kgo.WithHooks(ownClient{s}),
 		kgo.ConsumerGroup(Group), kgo.ConsumeRegex(), kgo.ConsumeTopics(`^`+strings.ReplaceAll(schemas.TargetsPrefix, ".", `\.`)+`.+$`),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), // markers of transactions are passed, too: the committed offset reaches the end
@@ -215,6 +214,12 @@ type arrival struct {
 
 // unknownEnd takes every target there is, and that comes, for one that somebody may have begun.
 const unknownEnd = math.MaxInt64
+
+// ownClient gives a service its client before the client does anything: partitions may come, and be asked about, while it is still being made.
+type ownClient struct{ s *Service }
+
+// OnNewClient implements kgo.HookNewClient.
+func (o ownClient) OnNewClient(c *kgo.Client) { o.s.client = c }
 
 // fromStart notes what the group has settled, and where the partitions end, and reads from the beginning all the same: settled targets are remembered.
 func (s *Service) fromStart(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
