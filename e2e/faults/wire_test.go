@@ -13,6 +13,7 @@ import (
 type wire struct {
 	listener net.Listener
 	to       string
+	step     []byte // how a step begins
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -21,21 +22,23 @@ type wire struct {
 	trap  *trap
 }
 
-// trap catches the next script on its way to Redis.
+// trap catches the next step on its way to Redis.
 type trap struct {
 	moment  moment
-	act     func()        // called once, while the script or its answer is held
+	act     func()        // called once, while the step or its answer is held
 	release chan struct{} // closed: what is held goes on
 	sprung  chan struct{} // closed when act has returned
+	caught  []byte        // the step, as far as it came in one read
+	answer  chan string   // has what Redis has answered, once it has
 }
 
-func newWire(t testing.TB, to string) *wire {
+func newWire(t testing.TB, to, step string) *wire {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{listener: l, to: to, conns: map[net.Conn]bool{}}
+	w := &wire{listener: l, to: to, step: []byte("\r\nevalsha\r\n$40\r\n" + step + "\r\n"), conns: map[net.Conn]bool{}}
 	go w.serve()
 	return w
 }
@@ -102,6 +105,9 @@ func (w *wire) carry(c net.Conn) {
 				if tr != nil && tr.moment == sent {
 					tr.spring()
 				}
+				if tr != nil {
+					tr.answer <- string(buf[:n])
+				}
 				if _, err := c.Write(buf[:n]); err != nil {
 					return
 				}
@@ -121,11 +127,10 @@ func (w *wire) carry(c net.Conn) {
 			if tr := w.caught(buf[:n]); tr != nil {
 				if tr.moment == unsent {
 					tr.spring()
-				} else {
-					mu.Lock()
-					answer = tr
-					mu.Unlock()
 				}
+				mu.Lock()
+				answer = tr
+				mu.Unlock()
 			}
 			if _, err := r.Write(buf[:n]); err != nil {
 				return
@@ -154,7 +159,7 @@ func (w *wire) owner() string {
 	return w.name
 }
 
-// caught takes the trap that is set, when a script goes by.
+// caught takes the trap that is set, when a step goes by.
 func (w *wire) caught(b []byte) *trap {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -163,17 +168,18 @@ func (w *wire) caught(b []byte) *trap {
 			w.name = string(m[1])
 		}
 	}
-	if w.trap == nil || !bytes.Contains(b, []byte("\r\nevalsha\r\n")) {
+	if w.trap == nil || !bytes.Contains(b, w.step) {
 		return nil
 	}
 	tr := w.trap
 	w.trap = nil
+	tr.caught = bytes.Clone(b)
 	return tr
 }
 
-// set sets a trap for the next script.
+// set sets a trap for the next step.
 func (w *wire) set(m moment, act func()) *trap {
-	tr := &trap{moment: m, act: act, release: make(chan struct{}), sprung: make(chan struct{})}
+	tr := &trap{moment: m, act: act, release: make(chan struct{}), sprung: make(chan struct{}), answer: make(chan string, 1)}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.trap = tr
