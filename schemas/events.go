@@ -20,20 +20,20 @@ func EventFields() []KindFields {
 		reason, reference                          = "reason", "reference"
 		disposition, restocked                     = "disposition", "restocked_by_channel"
 		reservation, expires, asOf                 = "reservation_id", "expires_at_us", "as_of_us"
-		peer, hash                                 = "peer_sku", "request_hash"
+		peer, hash, bundle                         = "peer_sku", "request_hash", "bundle"
 	)
 	return []KindFields{
-		{onhandv1.EventKind_EVENT_KIND_SALE_RECORDED, []string{channel, order}, []string{location, line, price, currency, reservation},
-			"committed + at the location, or unassigned without one; sold of the channel +; held − by what the reservation holds", false},
-		{onhandv1.EventKind_EVENT_KIND_SALE_CANCELLED, []string{channel, order}, []string{location, line, price, currency, reason, restocked},
+		{onhandv1.EventKind_EVENT_KIND_SALE_RECORDED, []string{channel, order}, []string{location, line, price, currency, reservation, bundle},
+			"committed + at the location, or unassigned without one; sold of the channel +, of a component that of its bundle; held − by what the reservation holds", false},
+		{onhandv1.EventKind_EVENT_KIND_SALE_CANCELLED, []string{channel, order}, []string{location, line, price, currency, reason, restocked, bundle},
 			"committed −, where the order's line has units; restored of the channel + when restocked_by_channel", false},
-		{onhandv1.EventKind_EVENT_KIND_SALE_ASSIGNED, []string{location, channel, order}, []string{line},
+		{onhandv1.EventKind_EVENT_KIND_SALE_ASSIGNED, []string{location, channel, order}, []string{line, bundle},
 			"unassigned −; committed + at the location", false},
-		{onhandv1.EventKind_EVENT_KIND_SALE_REASSIGNED, []string{location, toLocation, channel, order}, []string{line, reason},
+		{onhandv1.EventKind_EVENT_KIND_SALE_REASSIGNED, []string{location, toLocation, channel, order}, []string{line, reason, bundle},
 			"committed − at location; committed + at to_location", false},
-		{onhandv1.EventKind_EVENT_KIND_SHIPMENT_CONFIRMED, []string{location, channel, order}, []string{line, reference},
+		{onhandv1.EventKind_EVENT_KIND_SHIPMENT_CONFIRMED, []string{location, channel, order}, []string{line, reference, bundle},
 			"on hand − and committed − at the location", false},
-		{onhandv1.EventKind_EVENT_KIND_RETURN_RECEIVED, []string{location, disposition}, []string{channel, order, line, price, currency, reason},
+		{onhandv1.EventKind_EVENT_KIND_RETURN_RECEIVED, []string{location, disposition}, []string{channel, order, line, price, currency, reason, bundle},
 			"restock: on hand +; refurbish, quarantine: unsellable +; scrap: nothing", false},
 		{onhandv1.EventKind_EVENT_KIND_INBOUND_EXPECTED, []string{location, reference}, []string{cost, currency},
 			"inbound + at the location", false},

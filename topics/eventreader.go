@@ -33,7 +33,7 @@ func (r *EventReader) Read(value []byte, e *event.Event) error {
 		Reason: m.Reason, Disposition: event.Disposition(small(int64(m.Disposition))), Reference: m.Reference, ReservationID: m.ReservationId,
 		ExpiresAt: m.ExpiresAtUs, AsOf: m.AsOfUs, RestockedByChannel: m.RestockedByChannel, OccurredAt: m.OccurredAtUs,
 		ReceivedAt: m.ReceivedAtUs, Source: m.Source, Checked: m.Checked, Scope: m.Scope, PeerSKU: m.PeerSku, Parts: m.Parts, DecideBy: m.DecideByUs,
-		RequestHash: m.RequestHash, Sequence: m.Sequence,
+		RequestHash: m.RequestHash, Sequence: m.Sequence, Bundle: m.Bundle,
 	}
 	return nil
 }
@@ -107,6 +107,8 @@ func readEvent(b []byte, e *event.Event) bool {
 				e.Scope = s
 			case 25:
 				e.PeerSKU = s
+			case 30:
+				e.Bundle = s
 			default:
 				return false
 			}

@@ -51,7 +51,7 @@ func (c *Codec) AppendEvent(dst []byte, e *event.Event) []byte {
 		Reason: e.Reason, Disposition: onhandv1.Disposition(e.Disposition), Reference: e.Reference, ReservationId: e.ReservationID,
 		ExpiresAtUs: e.ExpiresAt, AsOfUs: e.AsOf, RestockedByChannel: e.RestockedByChannel, OccurredAtUs: e.OccurredAt,
 		ReceivedAtUs: e.ReceivedAt, Source: e.Source, Checked: e.Checked, Scope: e.Scope, PeerSku: e.PeerSKU, Parts: e.Parts, DecideByUs: e.DecideBy,
-		RequestHash: e.RequestHash, Sequence: e.Sequence,
+		RequestHash: e.RequestHash, Sequence: e.Sequence, Bundle: e.Bundle,
 	}
 	return c.appendMessage(dst, "StockEvent", &m)
 }

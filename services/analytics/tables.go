@@ -111,6 +111,7 @@ type eventRows struct {
 	rows
 	read                                        topics.EventReader
 	event                                       event.Event
+	bundle                                      *proto.ColStr
 	id, sku, order, line, reason, ref, reserved *proto.ColStr
 	kind, location, to, channel, currency       *lowCardinality
 	disposition, source                         *lowCardinality
@@ -130,6 +131,7 @@ func newEventRows() encoder {
 	r.disposition, r.reason, r.ref, r.reserved = b.name("disposition"), b.text("reason"), b.text("reference"), b.text("reservation_id")
 	r.restocked, r.source = b.flag("restocked_by_channel"), b.name("source")
 	r.occurred, r.received, r.expires, r.asOf = b.micros("occurred_at"), b.micros("received_at"), b.micros("expires_at"), b.micros("as_of")
+	r.bundle = b.text("bundle")
 	r.record = b.offsetsOf(false)
 	return r
 }
@@ -159,6 +161,7 @@ func (r *eventRows) add(rec *kgo.Record) *fault {
 	r.reason.Append(e.Reason)
 	r.ref.Append(e.Reference)
 	r.reserved.Append(e.ReservationID)
+	r.bundle.Append(e.Bundle)
 	r.restocked.Append(e.RestockedByChannel)
 	r.source.Append(e.Source)
 	r.occurred.add(e.OccurredAt)

@@ -21,6 +21,7 @@ import (
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/stock/allocation"
+	"github.com/onhand/onhand/stock/bundle"
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/event"
@@ -618,5 +619,57 @@ func TestDocumentedQueries(t *testing.T) {
 	}
 	if err := columns.Err(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What a customer bought counts once, be it a bundle; what that took from the shelves is the components'.
+func TestBundlesCountOnce(t *testing.T) {
+	w := newWorld(t)
+	ev := func(e event.Event) {
+		e.ReceivedAt = day(1)
+		w.produce(w.codec.EventRecord(&e))
+	}
+	ev(event.Event{ID: "r1", Kind: event.ReceiptReceived, SKU: "TEA", Location: "berlin", Quantity: 10, UnitCost: "2", Currency: "EUR", OccurredAt: day(0)})
+	ev(event.Event{ID: "s1", Kind: event.SaleRecorded, SKU: "TEA", Channel: "shop", OrderID: "A", LineID: "1", Quantity: 1, UnitPrice: "4", Currency: "EUR", OccurredAt: day(1)})
+	for _, e := range []event.Event{
+		{ID: "s2", Kind: event.SaleRecorded, SKU: "GIFT", Channel: "shop", OrderID: "A", LineID: "2", Quantity: 3, UnitPrice: "9.50", Currency: "EUR", OccurredAt: day(1)},
+		{ID: "c2", Kind: event.SaleCancelled, SKU: "GIFT", Channel: "shop", OrderID: "A", LineID: "2", Quantity: 1, OccurredAt: day(2)},
+		{ID: "h2", Kind: event.ShipmentConfirmed, SKU: "GIFT", Location: "berlin", Channel: "shop", OrderID: "A", LineID: "2", Quantity: 1, OccurredAt: day(2)},
+	} {
+		parts := bundle.Expand(nil, &e, []catalog.Component{{SKU: "TEA", Quantity: 2}})
+		ev(e)
+		ev(parts[0])
+	}
+	s := w.start()
+	w.caughtUp(s)
+	w.exactly("stock_events", 8)
+	ask := func(sql string) (out []string) {
+		t.Helper()
+		rows, err := w.db().Query(t.Context(), sql)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var v string
+			if err := rows.Scan(&v); err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, v)
+		}
+		if err := rows.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	for sql, want := range map[string][]string{
+		"SELECT concat(sku, ' ', toString(sum(units_net)), ' ', toString(sum(net)), ' ', toString(sum(units_without_price))) FROM sales GROUP BY sku ORDER BY sku": {"GIFT 2 19 0", "TEA 1 4 0"},
+		"SELECT concat(sku, ' ', bundle, ' ', toString(sum(units_net))) FROM bundle_components GROUP BY sku, bundle":                                               {"TEA GIFT 4"},
+		"SELECT concat(sku, ' ', toString(on_hand), ' ', toString(committed), ' ', toString(units_sold)) FROM ledger_from_events ORDER BY sku":                     {"TEA 8 3 7"},
+		"SELECT concat(sku, ' ', toString(sum(units))) FROM stock_moves WHERE kind = 'shipment_confirmed' GROUP BY sku":                                            {"TEA -2"},
+		"SELECT toString(count()) FROM stock_events WHERE bundle = 'GIFT' AND sku = 'GIFT'":                                                                        {"3"},
+	} {
+		if got := ask(sql); !slices.Equal(got, want) {
+			t.Errorf("%s:\n got %v\nwant %v", sql, got, want)
+		}
 	}
 }

@@ -65,7 +65,7 @@ type Receipt struct {
 	Accepted   int      `json:"accepted" doc:"Items that Kafka has acknowledged."`
 	Duplicates int      `json:"duplicates" doc:"Items that repeat an earlier one of this request."`
 	Rejected   int      `json:"rejected" doc:"Items that were not used."`
-	Events     int      `json:"events" doc:"Stock events that the accepted items became: one for each order line."`
+	Events     int      `json:"events" doc:"Stock events that the accepted items became: one for each order line or event, and of a bundle one more for each component."`
 	Results    []Result `json:"results" doc:"What became of each item, in order; of the rejected items only, when asked so or when there are more than 100,000."`
 	Unlisted   int      `json:"unlisted" doc:"Items that results leaves out."`
 }
@@ -112,7 +112,7 @@ func unreadable(err *intake.SyntaxError, src string) *problem.Details {
 	return d
 }
 
-// readOrder makes one order's records: itself, and a sale for each line.
+// readOrder makes one order's records: itself, and a sale for each line; of a bundle also one for each component.
 func readOrder(c *call, src string, _ int) (unit, *problem.Details) {
 	o := &c.order
 	fields, syntax := intake.ReadOrder(src, &c.lim, o)
@@ -122,7 +122,7 @@ func readOrder(c *call, src string, _ int) (unit, *problem.Details) {
 	if len(fields) > 0 {
 		return unit{id: o.ID}, invalid(fields)
 	}
-	u := unit{id: strings.Clone(o.ID), channel: o.Channel, orders: 1, lines: len(o.Lines), events: len(o.Lines)}
+	u := unit{id: strings.Clone(o.ID), channel: o.Channel, orders: 1, lines: len(o.Lines)}
 	u.identity = maphash.Comparable(c.s.seed, [2]string{o.Channel, o.ID})
 	u.sum = sumOrder(c.s.seed, o)
 	o.ReceivedAt = c.lim.Now.UnixMicro()
@@ -134,8 +134,12 @@ func readOrder(c *call, src string, _ int) (unit, *problem.Details) {
 	if fields = c.unknown(events, true); len(fields) > 0 {
 		return unit{id: o.ID}, invalid(fields)
 	}
+	if events, fields = c.expand(events, true); len(fields) > 0 {
+		return unit{id: o.ID}, invalid(fields)
+	}
+	u.events = len(events)
 	codec := c.s.deps.Codec
-	u.records = make([]*kgo.Record, 0, 1+len(o.Lines))
+	u.records = make([]*kgo.Record, 0, 1+len(events))
 	u.records = append(u.records, topics.Record(schemas.Orders, o.ID, codec.AppendOrder(nil, o)))
 	for i := range events {
 		u.records = append(u.records, codec.EventRecord(&events[i]))
@@ -155,7 +159,7 @@ func sumOrder(seed maphash.Seed, o *order.Order) uint64 {
 	return h.Sum64()
 }
 
-// readEvent makes one event's record.
+// readEvent makes one event's record; of a bundle also one for each component.
 func readEvent(c *call, src string, index int) (unit, *problem.Details) {
 	var e event.Event
 	fields, syntax := intake.ReadEvent(src, &c.lim, func() string {
@@ -173,14 +177,21 @@ func readEvent(c *call, src string, index int) (unit, *problem.Details) {
 	if e.Source == "" {
 		e.Source = c.source
 	}
-	u := unit{id: strings.Clone(e.ID), channel: e.Channel, events: 1, identity: maphash.String(c.s.seed, e.ID), sum: maphash.Comparable(c.s.seed, e)}
+	u := unit{id: strings.Clone(e.ID), channel: e.Channel, identity: maphash.String(c.s.seed, e.ID), sum: maphash.Comparable(c.s.seed, e)}
 	e.ReceivedAt = c.lim.Now.UnixMicro()
-	one := [1]event.Event{e}
-	if fields = c.unknown(one[:], false); len(fields) > 0 {
+	var room [4]event.Event
+	events := append(room[:0], e)
+	if fields = c.unknown(events, false); len(fields) > 0 {
 		return unit{id: e.ID}, invalid(fields)
 	}
-	e.Checked = true
-	u.records = []*kgo.Record{c.s.deps.Codec.EventRecord(&e)}
+	if events, fields = c.expand(events, false); len(fields) > 0 {
+		return unit{id: e.ID}, invalid(fields)
+	}
+	u.events = len(events)
+	u.records = make([]*kgo.Record, 0, len(events))
+	for i := range events {
+		u.records = append(u.records, c.s.deps.Codec.EventRecord(&events[i]))
+	}
 	return u, nil
 }
 

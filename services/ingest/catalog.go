@@ -20,6 +20,7 @@ import (
 	"github.com/onhand/onhand/platform/apikey"
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/stock/bundle"
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/topics"
 )
@@ -261,14 +262,44 @@ func (s *Service) judge(now *current, file *catalogfile.File) []catalogfile.Faul
 			out = append(out, catalogfile.Fault{Place: file.Place(fmt.Sprintf("channels[%d].base_url", i)), Message: what})
 		}
 	}
+	for i := range d.Listings {
+		if what := recomposed(s.deps.Catalog.Listing(d.Listings[i].SKU), &d.Listings[i]); what != "" {
+			out = append(out, catalogfile.Fault{Place: file.Place(fmt.Sprintf("listings[%d].components", i)), Message: what})
+		}
+	}
 	if len(out) > 0 {
 		return out
 	}
 	d.Merge(&now.Settings, now.listings)
-	for _, m := range leftBehind(now) {
+	for _, m := range append(leftBehind(now), s.unbundled(now)...) {
 		out = append(out, catalogfile.Fault{Place: catalogfile.Place{Line: 1, Column: 1}, Message: m})
 	}
 	return out
+}
+
+// recomposed says why a listing in force cannot become another one. What a bundle is made of is part of what its SKU means: a cancellation that comes after a change would take
+// back what was never sold.
+func recomposed(in, out *catalog.Listing) string {
+	switch {
+	case in == nil || bundle.Same(in.Components, out.Components):
+		return ""
+	case len(in.Components) == 0:
+		return fmt.Sprintf("SKU %q is sold as it is and has stock of its own: give the bundle a SKU of its own", out.SKU)
+	}
+	return fmt.Sprintf("the components of %q (%s) cannot change, as orders of it are open or may come back: give the new set a SKU of its own", out.SKU, bundle.Describe(in.Components))
+}
+
+// unbundled names the bundles in force that would be gone. A bundle is taken off sale by taking its channels away.
+func (s *Service) unbundled(after *current) []string {
+	var out []string
+	s.deps.Catalog.Listings(func(l *catalog.Listing) bool {
+		if len(l.Components) > 0 && after.listings[l.SKU] == nil {
+			out = append(out, fmt.Sprintf("listings[%s]: a bundle cannot be deleted, as what comes back of its orders could not be told apart into components: keep it, without channels", l.SKU))
+		}
+		return true
+	})
+	slices.Sort(out)
+	return out[:min(len(out), 20)]
 }
 
 // leftBehind is what would be wrong with a catalog as a whole: entries that refer to what is no longer there. At most 20 are named.
@@ -283,6 +314,11 @@ func leftBehind(c *current) []string {
 		}
 		for _, f := range catalog.ValidateListing(c.listings[sku], &c.Settings) {
 			out = append(out, "listings["+sku+"]."+f.String())
+		}
+		for i, part := range c.listings[sku].Components {
+			if l := c.listings[part.SKU]; l != nil && len(l.Components) > 0 {
+				out = append(out, fmt.Sprintf("listings[%s].components[%d].sku: %q is a bundle itself: name what it is made of", sku, i, part.SKU))
+			}
 		}
 	}
 	return out[:min(len(out), 20)]
@@ -428,6 +464,10 @@ func (s *Service) deleteCatalog(w http.ResponseWriter, r *http.Request) {
 			d.Errors = append(d.Errors, problem.Field{Code: "in_use", Detail: m})
 		}
 		problem.Write(w, d)
+		return
+	}
+	if gone := s.unbundled(now); len(gone) > 0 {
+		problem.Write(w, problem.New(http.StatusConflict, "in-use", "Still in use", gone[0]))
 		return
 	}
 	s.commit(context.WithoutCancel(r.Context()), w, []Change{{Kind: kind, ID: id, Action: Deleted, record: tombstone(kind, id)}}, dry)

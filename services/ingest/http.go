@@ -229,6 +229,10 @@ func (s *Service) intakeRoute(path string, read func(*call, string, int) (unit, 
 			problem.Write(w, fault)
 			return
 		}
+		if fault := s.catalogReady(r); fault != nil { // what is a bundle is in the catalog
+			problem.Write(w, fault)
+			return
+		}
 		c := &call{s: s, read: read, source: sourceAPI, path: path, who: apikey.From(r.Context()).Name, seen: newRecent(),
 			lim: s.limits()}
 		c.receipt.Results = []Result{}
@@ -243,6 +247,16 @@ func (s *Service) intakeRoute(path string, read func(*call, string, int) (unit, 
 		}
 		s.whole(w, r, c, kind, key)
 	}
+}
+
+// catalogReady waits for the catalog to be read, which at a start takes a moment.
+func (s *Service) catalogReady(r *http.Request) *problem.Details {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	if err := s.deps.Catalog.WaitReady(ctx); err != nil {
+		return unavailable("the catalog has not been read yet: send the request again", 2*time.Second)
+	}
+	return nil
 }
 
 func (s *Service) limits() intake.Limits {

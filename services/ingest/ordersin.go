@@ -38,6 +38,9 @@ func (s *Service) consumeOrders(ctx context.Context) error {
 		return err
 	}
 	defer kafka.Close(client, leaveWithin)
+	if err := s.deps.Catalog.WaitReady(ctx); err != nil { // what is a bundle is in the catalog; it fails only when ctx ends
+		return nil
+	}
 	for {
 		fetches := client.PollRecords(ctx, pollRecords)
 		if ctx.Err() != nil || fetches.IsClientClosed() {

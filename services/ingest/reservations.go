@@ -22,6 +22,7 @@ import (
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/services/ingest/internal/intake"
+	"github.com/onhand/onhand/stock/bundle"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/order"
@@ -512,12 +513,10 @@ func (s *Service) readReservation(w http.ResponseWriter, r *http.Request) (*Rese
 	} else if !validReservationID(doc.ID) {
 		fault("/id", "invalid", "id %.80q: want 1 to %d letters, digits and . _ ~ : -", doc.ID, maxReservationID)
 	}
+	if fault := s.catalogReady(r); fault != nil {
+		return nil, fault
+	}
 	if doc.Channel != "" {
-		ready, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		defer cancel()
-		if err := s.deps.Catalog.WaitReady(ready); err != nil {
-			return nil, unavailable("the catalog has not been read yet: send the request again", 2*time.Second)
-		}
 		if s.deps.Catalog.Settings().Channels[doc.Channel] == nil {
 			fault("/channel", "unknown", "there is no channel %.100q in the catalog: apply it first, with PUT /v1/catalog, or leave it out", doc.Channel)
 		}
@@ -541,6 +540,10 @@ func (s *Service) readReservation(w http.ResponseWriter, r *http.Request) (*Rese
 		f := ledger.Check(&event.Event{ID: "x", Kind: event.ReservationRequested, SKU: x.SKU, Location: x.Location, ReservationID: "x", Quantity: event.Units(x.Quantity), ExpiresAt: 1}, event.Units(s.cfg.MaxQuantity))
 		if f.Reason != "" {
 			fault(where+"/"+f.Field, f.Reason, "%s", strings.TrimPrefix(f.Detail, "x: "))
+			continue
+		}
+		if l := s.deps.Catalog.Listing(x.SKU); l != nil && len(l.Components) > 0 {
+			fault(where+"/sku", "bundle", "SKU %.64q is a bundle, and nothing of it can be held: reserve its components (%.200s), and send the order to POST /v1/orders", x.SKU, bundle.Describe(l.Components))
 			continue
 		}
 		if before, twice := at[x.SKU]; twice {

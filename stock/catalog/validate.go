@@ -18,6 +18,9 @@ import (
 const (
 	MaxUnits        Units = 1_000_000_000_000 // of any quantity
 	MaxWeight       Units = 1_000_000
+	MaxPerBundle    Units = 100_000 // units of a component in one bundle
+	MaxComponents         = 100     // of one bundle
+	MaxBundleSKU          = 120     // bytes
 	MaxPriority     int32 = 1_000_000
 	FullCap         int32 = 10_000 // basis points: 100 %
 	MaxIDLength           = 200    // bytes of an id, a SKU, a brand or a category
@@ -460,7 +463,13 @@ func (c *checker) listing(p string, l *Listing) {
 			c.add(at+".sku", "%q is named twice; add up its quantity", part.SKU)
 		}
 		seen[part.SKU] = true
-		c.between(at+".quantity", int64(part.Quantity), 1, int64(MaxUnits))
+		c.between(at+".quantity", int64(part.Quantity), 1, int64(MaxPerBundle))
+	}
+	if len(l.Components) > 0 && len(l.SKU) > MaxBundleSKU {
+		c.add(p+".sku", "SKU of %d bytes; that of a bundle has at most %d, as it names a channel to its components", len(l.SKU), MaxBundleSKU)
+	}
+	if len(l.Components) > MaxComponents {
+		c.add(p+".components", "%d components; want at most %d", len(l.Components), MaxComponents)
 	}
 }
 

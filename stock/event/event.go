@@ -6,6 +6,8 @@
 // Times are Unix microseconds, UTC; each field says whose clock it is.
 package event
 
+import "strings"
+
 // Units is a number of pieces of one SKU. Negative only where a field says so.
 type Units int64
 
@@ -69,6 +71,23 @@ func ParseKind(name string) (Kind, bool) {
 	return Unspecified, false
 }
 
+// bundlePrefix begins the names of the channels that bundles are to their components. No channel's id has a colon.
+const bundlePrefix = "bundle:"
+
+// BundleChannel is the channel that a bundle is to its components: bundle:<SKU>.
+func BundleChannel(sku string) string { return bundlePrefix + sku }
+
+// BundleOf is the SKU of the bundle that a channel stands for, and false for a channel that is none.
+func BundleOf(channel string) (sku string, ok bool) { return strings.CutPrefix(channel, bundlePrefix) }
+
+// Seller is the channel that the event's units count for: its channel, but of a component the bundle that they were sold in.
+func (e *Event) Seller() string {
+	if e.Bundle != "" && e.Bundle != e.SKU {
+		return BundleChannel(e.Bundle)
+	}
+	return e.Channel
+}
+
 // Key is the record key of the event in stock.events: the SKU, or the channel of an order watermark.
 func (e *Event) Key() string {
 	if e.Kind == OrderWatermarkPassed {
@@ -127,6 +146,7 @@ type Event struct {
 	Currency           string // ISO 4217
 	Scope              string // locations that may serve a requested reservation, in order of preference, one a line; empty for all
 	PeerSKU            string // of a request: the SKU that decides for all SKUs of the reservation; of an abort: the SKU to be told what was decided
+	Bundle             string // the bundle that the units belong to: SKU itself where it is the bundle's own event, which moves no stock
 	Quantity           Units  // not negative, except for StockAdjusted and AllotmentChanged
 	OccurredAt         int64  // source's clock; a sale's sold_at
 	ReceivedAt         int64  // Onhand's clock at ingest

@@ -121,6 +121,12 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 	if missing != "" {
 		return Fault{ReasonInvalid, missing, fmt.Sprintf("%s: %s is empty, and a %s needs it", e.ID, missing, e.Kind)}
 	}
+	if e.Bundle != "" && !OfBundle(e.Kind) {
+		return Fault{ReasonInvalid, "bundle", fmt.Sprintf("%s: a %s is about one SKU, and never about a bundle: bundle %q has no stock of its own", e.ID, e.Kind, e.Bundle)}
+	}
+	if _, ok := event.BundleOf(e.Channel); ok && e.Kind != event.AllotmentChanged && e.Kind != event.AllotmentEnded {
+		return Fault{ReasonInvalid, "channel", fmt.Sprintf("%s: channel %q: that is the name of a bundle to its components, and no channel can have it", e.ID, e.Channel)}
+	}
 	q := e.Quantity
 	if n&ofChannel != 0 && q != 0 {
 		return Fault{ReasonInvalid, "quantity", fmt.Sprintf("%s: quantity is %d: a %s speaks of no units", e.ID, q, e.Kind)}
@@ -146,9 +152,18 @@ func Check(e *event.Event, maxQuantity Units) Fault {
 	return Fault{}
 }
 
+// OfBundle says that a kind of event can be about a bundle: what customers do, and what is done for them. Stock is had, counted and moved by component.
+func OfBundle(k event.Kind) bool {
+	switch k {
+	case event.SaleRecorded, event.SaleCancelled, event.SaleAssigned, event.SaleReassigned, event.ShipmentConfirmed, event.ReturnReceived:
+		return true
+	}
+	return false
+}
+
 func checkNames(e *event.Event) Fault {
 	if !name(e.ID, MaxID) || !name(e.SKU, MaxName) || !name(e.Location, MaxName) || !name(e.ToLocation, MaxName) || !name(e.Channel, MaxName) ||
-		!name(e.OrderID, MaxID) || !name(e.LineID, MaxID) || !name(e.Reference, MaxID) || !name(e.ReservationID, MaxID) || !name(e.PeerSKU, MaxName) {
+		!name(e.OrderID, MaxID) || !name(e.LineID, MaxID) || !name(e.Reference, MaxID) || !name(e.ReservationID, MaxID) || !name(e.PeerSKU, MaxName) || !name(e.Bundle, MaxName) {
 		return nameFault(e)
 	}
 	switch {
@@ -176,7 +191,7 @@ func nameFault(e *event.Event) Fault {
 	}{
 		{"id", e.ID, MaxID}, {"sku", e.SKU, MaxName}, {"location", e.Location, MaxName}, {"to_location", e.ToLocation, MaxName},
 		{"channel", e.Channel, MaxName}, {"order_id", e.OrderID, MaxID}, {"line_id", e.LineID, MaxID}, {"reference", e.Reference, MaxID},
-		{"reservation_id", e.ReservationID, MaxID}, {"peer_sku", e.PeerSKU, MaxName},
+		{"reservation_id", e.ReservationID, MaxID}, {"peer_sku", e.PeerSKU, MaxName}, {"bundle", e.Bundle, MaxName},
 	} {
 		if !name(x.value, x.limit) {
 			return Fault{ReasonInvalid, x.field, fmt.Sprintf("%.64q: %s is not a name: want at most %d bytes of UTF-8 without control characters", e.ID, x.field, x.limit)}

@@ -175,7 +175,7 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 		return Result{Outcome: Rejected, Fault: Fault{ReasonUnchecked, "checked",
 			fmt.Sprintf("%s: it was not written by ingest, which holds events against the catalog: send it through the API", e.ID)}}
 	}
-	if !p.locations.room(e.Location) || !p.locations.room(e.ToLocation) || !p.channels.room(e.Channel) {
+	if !p.locations.room(e.Location) || !p.locations.room(e.ToLocation) || !p.channels.room(e.Seller()) {
 		return Result{Outcome: Rejected, Fault: Fault{ReasonTooMany, "",
 			fmt.Sprintf("%s: it names one location or channel more than the %d a partition can hold: are these names, or ids made up for each event?", e.ID, maxNames-2)}}
 	}
@@ -212,7 +212,7 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 		h, taken, reason = p.sell(s, e)
 	}
 	if len(s.allotments) > 0 && e.Kind == event.SaleRecorded {
-		p.claim(s, e.Channel, e.Quantity-taken)
+		p.claim(s, e.Seller(), e.Quantity-taken)
 	}
 	r := Result{Unknown: p.effect(s, e, &w)}
 	if h == nil {
@@ -251,6 +251,15 @@ func (p *Partition) touch(s *SKU, e *event.Event, offset, at int64) {
 // effect changes the buckets, and reports whether the event speaks of more units than are open.
 func (p *Partition) effect(s *SKU, e *event.Event, w *record) (unknown bool) {
 	q := e.Quantity
+	if e.Bundle == e.SKU { // what moves is stock of its components, by events of their own
+		switch {
+		case e.Kind == event.SaleRecorded:
+			p.count(&s.sold, e.Channel, q, e.OccurredAt)
+		case e.Kind == event.SaleCancelled && e.RestockedByChannel:
+			p.count(&s.restored, e.Channel, q, 0)
+		}
+		return false
+	}
 	var here, there uint16
 	if e.Location != "" {
 		here = p.locations.of(e.Location)
@@ -262,11 +271,14 @@ func (p *Partition) effect(s *SKU, e *event.Event, w *record) (unknown bool) {
 	}
 	switch e.Kind {
 	case event.SaleRecorded:
-		p.count(&s.sold, e.Channel, q, e.OccurredAt)
+		p.count(&s.sold, e.Seller(), q, e.OccurredAt)
 		p.settle(s, w, p.line(e), classSale, share{here, q}, share{})
 	case event.SaleCancelled:
 		if e.RestockedByChannel {
-			p.count(&s.restored, e.Channel, q, 0)
+			p.count(&s.restored, e.Seller(), q, 0)
+			if e.Bundle != "" { // the bundle is on sale again, and so the units that back it are the bundle's again
+				p.claim(s, e.Seller(), -q)
+			}
 		}
 		return p.settle(s, w, p.line(e), classSale, share{here, -q}, share{})
 	case event.SaleAssigned:

@@ -288,7 +288,10 @@ type StockEvent struct {
 	RequestHash int64 `protobuf:"varint,28,opt,name=request_hash,json=requestHash,proto3" json:"request_hash,omitempty"`
 	// On ALLOTMENT_CHANGED and ALLOTMENT_ENDED: the allocator's number of the change, which grows. One that is not above the last one applied to the SKU and channel
 	// changes nothing.
-	Sequence      int64 `protobuf:"varint,29,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Sequence int64 `protobuf:"varint,29,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The bundle that the units belong to. Where it is the sku itself, the event is what happened to the bundle: it is counted as sold, and no stock of it moves. Else it is
+	// what that means for one of its components: its stock moves, and it counts as sold by bundle:<bundle>, not by the channel.
+	Bundle        string `protobuf:"bytes,30,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -526,11 +529,18 @@ func (x *StockEvent) GetSequence() int64 {
 	return 0
 }
 
+func (x *StockEvent) GetBundle() string {
+	if x != nil {
+		return x.Bundle
+	}
+	return ""
+}
+
 var File_onhand_v1_event_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15onhand/v1/event.proto\x12\tonhand.v1\"\x84\a\n" +
+	"\x15onhand/v1/event.proto\x12\tonhand.v1\"\x9c\a\n" +
 	"\n" +
 	"StockEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12(\n" +
@@ -565,7 +575,8 @@ const file_onhand_v1_event_proto_rawDesc = "" +
 	"\fdecide_by_us\x18\x1b \x01(\x03R\n" +
 	"decideByUs\x12!\n" +
 	"\frequest_hash\x18\x1c \x01(\x03R\vrequestHash\x12\x1a\n" +
-	"\bsequence\x18\x1d \x01(\x03R\bsequence*\xb0\x06\n" +
+	"\bsequence\x18\x1d \x01(\x03R\bsequence\x12\x16\n" +
+	"\x06bundle\x18\x1e \x01(\tR\x06bundle*\xb0\x06\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18EVENT_KIND_SALE_RECORDED\x10\x01\x12\x1d\n" +

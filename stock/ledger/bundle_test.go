@@ -1,0 +1,134 @@
+package ledger
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/onhand/onhand/stock/event"
+)
+
+// inBundle makes e the event of a component of bundle B.
+func inBundle(e event.Event) event.Event {
+	e.Bundle = "B"
+	return e
+}
+
+// A bundle's own events count what channels sold and put back, and move nothing.
+func TestBundleMovesNoStock(t *testing.T) {
+	p := New(Options{})
+	own := func(e event.Event) event.Event {
+		e.SKU, e.Bundle = "B", "B"
+		return e
+	}
+	applyAll(t, p, []event.Event{
+		own(ev("s1", event.SaleRecorded, 3)), own(ev("s2", event.SaleRecorded, 1, "by=shop", "order=o2")), own(ev("a", event.SaleAssigned, 3, "at=A")),
+		own(ev("c1", event.SaleCancelled, 1)), own(ev("c2", event.SaleCancelled, 1, "restocked", "by=shop", "order=o2")),
+		own(ev("x", event.ShipmentConfirmed, 2, "at=A")), own(ev("r", event.ReturnReceived, 1, "at=A", "how=restock")),
+	})
+	l := levels(p)["B"]
+	if len(l.Locations) != 0 || l.Unassigned != 0 || l.Available() != 0 || l.Version != 7 {
+		t.Errorf("stock of a bundle moved: %+v", l)
+	}
+	if want := []ChannelUnits{{Channel: "shop", Units: 1}, {Channel: "web", Units: 3}}; !reflect.DeepEqual(l.Sold, want) {
+		t.Errorf("sold %+v, want %+v", l.Sold, want)
+	}
+	if want := []ChannelUnits{{Channel: "shop", Units: 1}}; !reflect.DeepEqual(l.Restored, want) {
+		t.Errorf("restored %+v, want %+v", l.Restored, want)
+	}
+}
+
+// What a bundle takes of a component is stock like any other, but counts as sold by the bundle: the channel's own number of the component has not changed.
+func TestComponentsOfBundles(t *testing.T) {
+	p := New(Options{})
+	allot := ev("g", event.AllotmentChanged, 5, "by=bundle:B")
+	allot.Sequence = 7
+	events := []event.Event{
+		ev("in", event.ReceiptReceived, 10, "at=A", "ref="), allot, ev("s0", event.SaleRecorded, 1, "order=o0"),
+		inBundle(ev("s1", event.SaleRecorded, 2)), inBundle(ev("s2", event.SaleRecorded, 2, "order=o2")),
+		inBundle(ev("c1", event.SaleCancelled, 2, "restocked")), inBundle(ev("c2", event.SaleCancelled, 1, "order=o2")),
+	}
+	applyAll(t, p, events)
+	l := levels(p)["S"]
+	if got, want := l.Available(), Units(10-1-2-2+2+1); got != want {
+		t.Errorf("%d available, want %d", got, want)
+	}
+	if want := []ChannelUnits{{Channel: "bundle:B", Units: 4}, {Channel: "web", Units: 1}}; !reflect.DeepEqual(l.Sold, want) {
+		t.Errorf("sold %+v, want %+v", l.Sold, want)
+	}
+	if want := []ChannelUnits{{Channel: "bundle:B", Units: 2}}; !reflect.DeepEqual(l.Restored, want) {
+		t.Errorf("restored %+v, want %+v", l.Restored, want)
+	}
+	if want := []Allotment{{Channel: "bundle:B", Units: 5 - 2 - 2 + 2, Sequence: 7}}; !reflect.DeepEqual(l.Allotments, want) {
+		t.Errorf("allotted %+v, want %+v", l.Allotments, want)
+	}
+	applyAll(t, p, []event.Event{inBundle(ev("x", event.ShipmentConfirmed, 1, "order=o2", "at=A"))})
+	if l := levels(p)["S"]; l.Locations[0].OnHand != 9 || l.Locations[0].Committed != 0 || l.Unassigned != 1 || l.Available() != 8 {
+		t.Errorf("after what was left of the second order shipped: %s", show(l))
+	}
+}
+
+// While a bundle takes no more than it was allotted, what is left and what it has sold make what it was ever allotted: whoever knows what its channels sold need not know how far
+// the component's log has come.
+func TestAllottedToABundleIsLeftOrSold(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := New(Options{})
+		granted, left, sold, seq := Units(0), Units(0), Units(0), int64(0)
+		for i := range rapid.IntRange(1, 60).Draw(t, "events") {
+			e := inBundle(ev(fmt.Sprint("e", i), event.SaleRecorded, 1, fmt.Sprint("order=o", i)))
+			switch rapid.IntRange(0, 3).Draw(t, "kind") {
+			case 0:
+				seq++
+				e = ev(e.ID, event.AllotmentChanged, Units(rapid.IntRange(0, 5).Draw(t, "more")), "by=bundle:B")
+				e.Sequence = seq
+				granted, left = granted+e.Quantity, left+e.Quantity
+			case 1:
+				if left == 0 {
+					continue
+				}
+				left, sold = left-1, sold+1
+			case 2:
+				if sold == 0 {
+					continue
+				}
+				e.Kind, e.RestockedByChannel = event.SaleCancelled, true
+				left, sold = left+1, sold-1
+			case 3:
+				e.Kind = event.SaleCancelled // the units go to the pool, and the channel shows what it showed
+			}
+			if r := p.Apply(&e, int64(i), start+int64(i)); r.Outcome != Applied {
+				t.Fatalf("%+v: outcome %d, %s", e, r.Outcome, r.Fault.Detail)
+			}
+		}
+		l, ok := levels(p)["S"]
+		if !ok || len(l.Allotments) == 0 {
+			return
+		}
+		net := Units(0)
+		for _, c := range l.Sold {
+			net += c.Units
+		}
+		for _, c := range l.Restored {
+			net -= c.Units
+		}
+		if got := l.Allotments[0].Units + net; got != granted {
+			t.Fatalf("%d left and %d sold, and %d allotted", l.Allotments[0].Units, net, granted)
+		}
+	})
+}
+
+func TestBundleEventsThatMakeNoSense(t *testing.T) {
+	for name, e := range map[string]event.Event{
+		"a receipt of a bundle":        inBundle(ev("e", event.ReceiptReceived, 1, "at=A")),
+		"a count of a bundle":          inBundle(ev("e", event.StockCounted, 1, "at=A", "asof=0")),
+		"a channel called as a bundle": ev("e", event.SaleRecorded, 1, "by=bundle:B"),
+		"a name that is none":          inBundle(ev("e\x01", event.SaleRecorded, 1)),
+	} {
+		if f := Check(&e, 0); f.Reason != ReasonInvalid || !strings.Contains(f.Detail, "e") {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+}
