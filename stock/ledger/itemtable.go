@@ -15,12 +15,28 @@ const (
 	slotWide               // the shares are in itemTable.wide
 )
 
+// The tables of what a partition remembers are in segments, chosen by the highest bits of a key, and each grows by itself. One table would be copied whole when it is full, some ten
+// milliseconds in which its partition stands still, and partitions that are used alike would do so together.
+const (
+	segments    = 64
+	segmentBits = 6
+	leastSlots  = 8 // of a segment in use
+)
+
+// segment is where a key belongs.
+func segment(key uint64) uint64 { return key >> (64 - segmentBits) }
+
 // itemTable holds the open items by key: open addressing with linear probing, 24 bytes a slot and no pointers, as there may be millions. An item with one share of
 // a quantity of everyday size fills its slot; others keep their shares in wide.
 type itemTable struct {
+	segments [segments]itemSegment
+	n        int
+	wide     map[uint64][]share
+}
+
+type itemSegment struct {
 	slots []slot
 	n     int
-	wide  map[uint64][]share
 }
 
 // itemKey avoids the key of an empty slot.
@@ -33,12 +49,13 @@ func itemKey(hash uint64) uint64 {
 
 // find is the slot of a key, or nil.
 func (t *itemTable) find(key uint64) *slot {
-	if t.n == 0 {
+	g := &t.segments[segment(key)]
+	if g.n == 0 {
 		return nil
 	}
-	mask := uint64(len(t.slots) - 1)
+	mask := uint64(len(g.slots) - 1)
 	for i := key & mask; ; i = (i + 1) & mask {
-		switch s := &t.slots[i]; s.key {
+		switch s := &g.slots[i]; s.key {
 		case key:
 			return s
 		case 0:
@@ -49,35 +66,37 @@ func (t *itemTable) find(key uint64) *slot {
 
 // put is the slot of a key, made when there is none. It is good until the next put or remove.
 func (t *itemTable) put(key uint64) *slot {
-	if t.n*4 >= len(t.slots)*3 {
-		t.resize(max(64, len(t.slots)*2))
+	g := &t.segments[segment(key)]
+	if g.n*4 >= len(g.slots)*3 {
+		g.resize(max(leastSlots, len(g.slots)*2))
 	}
-	mask := uint64(len(t.slots) - 1)
+	mask := uint64(len(g.slots) - 1)
 	for i := key & mask; ; i = (i + 1) & mask {
-		switch s := &t.slots[i]; s.key {
+		switch s := &g.slots[i]; s.key {
 		case key:
 			return s
 		case 0:
 			t.n++
+			g.n++
 			s.key = key
 			return s
 		}
 	}
 }
 
-func (t *itemTable) resize(size int) {
-	old := t.slots
-	t.slots = make([]slot, size)
+func (g *itemSegment) resize(size int) {
+	old := g.slots
+	g.slots = make([]slot, size)
 	mask := uint64(size - 1)
 	for _, s := range old {
 		if s.key == 0 {
 			continue
 		}
 		i := s.key & mask
-		for t.slots[i].key != 0 {
+		for g.slots[i].key != 0 {
 			i = (i + 1) & mask
 		}
-		t.slots[i] = s
+		g.slots[i] = s
 	}
 }
 
@@ -90,38 +109,53 @@ func (t *itemTable) remove(key uint64) {
 	if s.flags&slotWide != 0 {
 		delete(t.wide, key)
 	}
+	g := &t.segments[segment(key)]
 	t.n--
-	mask := uint64(len(t.slots) - 1)
+	g.n--
+	mask := uint64(len(g.slots) - 1)
 	hole := key & mask
-	for t.slots[hole].key != key {
+	for g.slots[hole].key != key {
 		hole = (hole + 1) & mask
 	}
-	for i := (hole + 1) & mask; t.slots[i].key != 0; i = (i + 1) & mask {
-		if home := t.slots[i].key & mask; (i-home)&mask >= (i-hole)&mask { // the hole lies between its home and where it is
-			t.slots[hole] = t.slots[i]
+	for i := (hole + 1) & mask; g.slots[i].key != 0; i = (i + 1) & mask {
+		if home := g.slots[i].key & mask; (i-home)&mask >= (i-hole)&mask { // the hole lies between its home and where it is
+			g.slots[hole] = g.slots[i]
 			hole = i
 		}
 	}
-	t.slots[hole] = slot{}
+	g.slots[hole] = slot{}
 }
 
-// trim gives memory back when few of many slots are used.
+// trim gives memory back where few of many slots are used.
 func (t *itemTable) trim() {
-	size := len(t.slots)
-	for size > 64 && t.n*8 < size {
-		size /= 2
+	for i := range t.segments {
+		g := &t.segments[i]
+		size := len(g.slots)
+		for size > leastSlots && g.n*8 < size {
+			size /= 2
+		}
+		if size < len(g.slots) {
+			g.resize(size)
+		}
 	}
-	if size < len(t.slots) {
-		t.resize(size)
+}
+
+// all yields every item. None may be added or removed meanwhile.
+func (t *itemTable) all(yield func(*slot) bool) {
+	for i := range t.segments {
+		g := &t.segments[i]
+		for j := range g.slots {
+			if s := &g.slots[j]; s.key != 0 && !yield(s) {
+				return
+			}
+		}
 	}
 }
 
 // keys appends all keys to dst.
 func (t *itemTable) keys(dst []uint64) []uint64 {
-	for i := range t.slots {
-		if k := t.slots[i].key; k != 0 {
-			dst = append(dst, k)
-		}
+	for s := range t.all {
+		dst = append(dst, s.key)
 	}
 	return dst
 }

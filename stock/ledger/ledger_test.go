@@ -730,7 +730,7 @@ func TestSeenSet(t *testing.T) {
 		model := map[[2]uint64]int64{}
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
 		for range rapid.IntRange(0, 3000).Draw(t, "steps") {
-			k := [2]uint64{rng.Uint64N(50), rng.Uint64N(50) << 4}
+			k := [2]uint64{rng.Uint64N(50) | rng.Uint64N(2)<<63, rng.Uint64N(50) << 4} // in two segments
 			bucket := int64(rng.IntN(9))
 			n := [2]uint64{max(1, k[0]), k[1]}
 			_, known := model[n]

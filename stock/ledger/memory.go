@@ -11,16 +11,10 @@ type Memory struct {
 // Memory sums up what is remembered.
 func (p *Partition) Memory() Memory {
 	m := Memory{IDs: p.seen.n, Items: p.items.n}
-	for _, k := range p.seen.slots {
-		if k[0] != 0 {
-			m.IDDigest += mix64(k[0]) ^ k[1]&^tagMask
-		}
+	for k := range p.seen.all {
+		m.IDDigest += mix64(k[0]) ^ k[1]&^tagMask
 	}
-	for i := range p.items.slots {
-		it := &p.items.slots[i]
-		if it.key == 0 {
-			continue
-		}
+	for it := range p.items.all {
 		d := mix64(it.key ^ uint64(it.class)<<1)
 		if it.flags&slotClosed != 0 {
 			d = mix64(d + 1)
