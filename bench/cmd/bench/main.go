@@ -56,6 +56,7 @@ type settings struct {
 		Count int    `help:"Runs of each benchmark." default:"5"`
 	} `embed:"" prefix:"micro-"`
 
+	Load  bool `help:"Internal: be who sends events to a ledger and watches them become visible, as told on standard input." hidden:""`
 	World bool `help:"Internal: be the marketplaces and their customers, told what to do on standard input." hidden:""`
 }
 
@@ -75,6 +76,9 @@ func main() {
 }
 
 func (c *settings) run(ctx context.Context) error {
+	if c.Load {
+		return ledger.Load(ctx, os.Stdin, os.Stdout)
+	}
 	if c.World {
 		return pipeline.World(ctx, os.Stdin, os.Stdout)
 	}

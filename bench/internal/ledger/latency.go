@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"sync"
@@ -36,6 +37,19 @@ type Latency struct {
 	LevelsP99  float64 `json:"levels_p99_ms"`
 	Measured   int     `json:"measured"` // one event of each batch sent, in stock.levels
 	Unfinished int     `json:"unfinished"`
+	Cores      Cores   `json:"cores"` // while it was measured
+}
+
+// Cores is how many processors each part kept busy.
+type Cores struct {
+	Process float64 `json:"process"` // of what is measured itself
+	Redis   float64 `json:"redis"`
+	Kafka   float64 `json:"kafka"`
+	Load    float64 `json:"load"` // who sends and who watches
+}
+
+func (c Cores) String() string {
+	return fmt.Sprintf("cores: %.2f itself, %.2f Redis, %.2f Kafka, %.2f load and watchers", c.Process, c.Redis, c.Kafka, c.Load)
 }
 
 const (
@@ -177,8 +191,8 @@ func quantile(ss []sample, q float64) float64 {
 	return 0
 }
 
-// latency sends a load to input and watches it become visible in output, and in Redis when namespace is not empty.
-func (p *parts) latency(ctx context.Context, l *load, input, output, namespace string, patience time.Duration) (out Latency, err error) {
+// latency sends a load to input and watches it become visible in output, and in Redis when namespace is not empty. It tells when the warm-up is over, and when all is sent.
+func (p *parts) latency(ctx context.Context, l *load, input, output, namespace string, patience time.Duration, tell func(phase) error) (out Latency, err error) {
 	c, err := p.kafka.Client(silent.Log, "bench-load", kgo.ConsumeTopics(output), kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(100*time.Millisecond))
 	if err != nil {
@@ -263,12 +277,18 @@ func (p *parts) latency(ctx context.Context, l *load, input, output, namespace s
 		if last = now; now.After(began.Add(warmup)) {
 			if from.IsZero() {
 				from = now
+				if err := tell(warm); err != nil {
+					return out, err
+				}
 			} else {
 				for _, b := range batches {
 					sent += b.count
 				}
 			}
 		}
+	}
+	if err := tell(gone); err != nil {
+		return out, err
 	}
 	// What is under way has some time to arrive.
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && w.left(namespace != "") > 0 && ctx.Err() == nil; {
@@ -412,8 +432,16 @@ func (p *parts) warm(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// projectorLatency runs the projector beside a load.
-func (p *parts) projectorLatency(ctx context.Context, codec *topics.Codec, l *load) (out Latency, err error) {
+// projectorLatency runs the projector beside a load, and takes a processor profile of it when a file is named.
+func (p *parts) projectorLatency(ctx context.Context, codec *topics.Codec, rate float64, lasts time.Duration, profile string) (out Latency, err error) {
+	l, err := p.startLoad(ctx, rate, lasts)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, l.stop()) }()
+	if err := p.warm(ctx); err != nil {
+		return out, err
+	}
 	conf := ledgerprojector.DefaultConfig()
 	conf.Namespace, conf.Group = "lat", "bench-latency"
 	s, err := ledgerprojector.New(conf, ledgerprojector.Deps{Kafka: p.kafka, Codec: codec, Redis: p.redis, Telemetry: silent})
@@ -433,11 +461,30 @@ func (p *parts) projectorLatency(ctx context.Context, codec *topics.Codec, l *lo
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	return p.latency(ctx, l, schemas.StockEvents, schemas.StockLevels, conf.Namespace, 5*time.Second)
+	if profile != "" {
+		f, err := os.Create(profile)
+		if err != nil {
+			return out, err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return out, err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	return l.run(p, errand{Input: schemas.StockEvents, Output: schemas.StockLevels, Namespace: conf.Namespace, Patience: 5 * time.Second}, 0)
 }
 
 // peerLatency runs the peer beside a load.
-func (p *parts) peerLatency(ctx context.Context, classes, input, output, dir string, s setting, l *load) (out Latency, err error) {
+func (p *parts) peerLatency(ctx context.Context, classes, input, output, dir string, s setting, rate float64, lasts time.Duration) (out Latency, err error) {
+	l, err := p.startLoad(ctx, rate, lasts)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, l.stop()) }()
+	if err := p.warm(ctx); err != nil {
+		return out, err
+	}
 	state, err := os.MkdirTemp(dir, "peer-")
 	if err != nil {
 		return out, err
@@ -453,11 +500,11 @@ func (p *parts) peerLatency(ctx context.Context, classes, input, output, dir str
 	}
 	defer func() { _ = cmd.Wait() }() // killed: its exit says nothing
 	defer cancel()
-	warm := &load{rate: l.rate, sends: l.sends[:1]} // its levels say that it has started
-	if _, err := p.latency(ctx, warm, input, output, "", time.Minute); err != nil {
+	// The levels of the first send say that it has started.
+	if _, err := l.run(p, errand{Input: input, Output: output, First: true, Patience: time.Minute}, cmd.Process.Pid); err != nil {
 		return out, err
 	}
-	out, err = p.latency(ctx, &load{rate: l.rate, sends: l.sends[1:]}, input, output, "", 5*time.Second)
+	out, err = l.run(p, errand{Input: input, Output: output, Rest: true, Patience: 5 * time.Second}, cmd.Process.Pid)
 	if out.Measured == 0 && err == nil {
 		err = fmt.Errorf("Kafka Streams (%s) emitted nothing: %s", s, errs.Bytes())
 	}

@@ -161,30 +161,26 @@ func (cfg Config) latencies(ctx context.Context, f *Figures, classes string, r *
 			name, rate = fmt.Sprintf("at %.0f/s =", share), share
 			share /= f.EventsPS
 		}
-		l := prepareLoad(codec, rate, warmup+cfg.For)
 		got, err := cfg.onParts(ctx, func(p *parts, _ string) (Latency, error) {
-			if err := p.warm(ctx); err != nil {
-				return Latency{}, err
+			profile := ""
+			if cfg.Profile != "" {
+				profile = filepath.Join(cfg.Profile, fmt.Sprintf("ledger-at-%.0f.pprof", rate))
 			}
-			return p.projectorLatency(ctx, codec, l)
+			return p.projectorLatency(ctx, codec, rate, warmup+cfg.For, profile)
 		})
 		if err != nil {
 			return nil, err
 		}
 		out["projector"][name] = got
-		baseline := fmt.Sprintf("goal at 50 %%: p99 20 ms; offered %s/s, sent %s/s, unfinished %d", report.Count(got.Offered), report.Count(got.Sent), got.Unfinished)
+		baseline := fmt.Sprintf("goal at 50 %%: p99 20 ms; offered %s/s, sent %s/s, unfinished %d; %s", report.Count(got.Offered), report.Count(got.Sent), got.Unfinished, got.Cores)
 		r.Row("latency "+name+" of the projector's peak: Redis p50, p99", fmt.Sprintf("%.1f, %.1f ms", got.RedisP50, got.RedisP99), baseline)
 		r.Row("latency "+name+" of the projector's peak: stock.levels p50, p99", fmt.Sprintf("%.1f, %.1f ms", got.LevelsP50, got.LevelsP99), baseline)
-		cfg.Say("latency %s: Redis p99 %.1f ms, levels p99 %.1f ms", name, got.RedisP99, got.LevelsP99)
+		cfg.Say("latency %s: Redis p99 %.1f ms, levels p99 %.1f ms; sent %s/s, %s", name, got.RedisP99, got.LevelsP99, report.Count(got.Sent), got.Cores)
 		if f.Peer.EventsPS == 0 {
 			continue
 		}
-		l = prepareLoad(codec, share*f.Peer.EventsPS, warmup+cfg.For)
 		got, err = cfg.onParts(ctx, func(p *parts, dir string) (Latency, error) {
-			if err := p.warm(ctx); err != nil {
-				return Latency{}, err
-			}
-			return p.peerLatency(ctx, classes, schemas.StockEvents, schemas.StockLevels, dir, f.Peer.Setting, l)
+			return p.peerLatency(ctx, classes, schemas.StockEvents, schemas.StockLevels, dir, f.Peer.Setting, share*f.Peer.EventsPS, warmup+cfg.For)
 		})
 		if err != nil {
 			return nil, err
@@ -194,7 +190,7 @@ func (cfg Config) latencies(ctx context.Context, f *Figures, classes string, r *
 			fmt.Sprintf("offered %s/s, sent %s/s, unfinished %d", report.Count(got.Offered), report.Count(got.Sent), got.Unfinished))
 		cfg.Say("latency %s: Kafka Streams p99 %.1f ms", name, got.LevelsP99)
 	}
-	r.Note("Latency: after %s of small produce and fetch requests on another topic, so that the broker has compiled what it runs, and %s of the load itself. Record batches made before are sent every %s, so that the generator takes little; it, the watchers, Kafka, Redis and what is measured share the machine. From the moment a batch "+
+	r.Note("Latency: after %s of small produce and fetch requests on another topic, so that the broker has compiled what it runs, and %s of the load itself. Record batches made before are sent every %s, so that the generator takes little; it and the watchers are a process of their own, and share the machine with Kafka, Redis and what is measured. From the moment a batch "+
 		"is handed to Kafka until Redis has its offset (asked every millisecond), or until a consumer of committed records has the level of the batch's last event.", warmFor, warmup, pace)
 	return out, nil
 }
