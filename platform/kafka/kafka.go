@@ -183,7 +183,11 @@ type Topic struct {
 	Configs    map[string]string
 }
 
-// EnsureTopics makes the topics that do not exist yet. Topics that exist are left as they are. It waits until all can be used.
+// brokersWithin is how long EnsureTopics waits for as many brokers as a topic is to be on: one that has just started, or was silent for a moment, does not count yet.
+const brokersWithin = 10 * time.Second
+
+// EnsureTopics makes the topics that do not exist yet. Topics that exist are left as they are. It waits until all can be used. A replication factor that the cluster has too few brokers for is an
+// error once they have been waited for.
 func EnsureTopics(ctx context.Context, client *kgo.Client, replication int16, topics []Topic) error {
 	adm := kadm.NewClient(client)
 	var names []string
@@ -192,9 +196,19 @@ func EnsureTopics(ctx context.Context, client *kgo.Client, replication int16, to
 		for k, v := range t.Configs {
 			configs[k] = &v
 		}
-		_, err := adm.CreateTopic(ctx, t.Partitions, replication, configs, t.Name)
-		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-			return fmt.Errorf("create topic %s: %w", t.Name, err)
+		for began := time.Now(); ; {
+			_, err := adm.CreateTopic(ctx, t.Partitions, replication, configs, t.Name)
+			if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
+				break
+			}
+			if !errors.Is(err, kerr.InvalidReplicationFactor) || time.Since(began) > brokersWithin {
+				return fmt.Errorf("create topic %s: %w", t.Name, err)
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("create topic %s: %w", t.Name, errors.Join(ctx.Err(), err))
+			case <-time.After(200 * time.Millisecond):
+			}
 		}
 		names = append(names, t.Name)
 	}

@@ -19,8 +19,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 var quietLog = slog.New(slog.DiscardHandler)
@@ -259,6 +261,40 @@ func TestEnsureTopics(t *testing.T) {
 }
 
 // Keys go to the partitions that Kafka's own clients would send them to: these are what its murmur2 gives.
+func TestTopicsWaitForBrokers(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	refused := 0
+	cluster.ControlKey(int16(kmsg.CreateTopics), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if refused++; refused > 2 {
+			return nil, nil, false
+		}
+		asked := req.(*kmsg.CreateTopicsRequest)
+		resp := asked.ResponseKind().(*kmsg.CreateTopicsResponse)
+		for _, a := range asked.Topics {
+			r := kmsg.NewCreateTopicsResponseTopic()
+			r.Topic, r.ErrorCode = a.Topic, kerr.InvalidReplicationFactor.Code
+			resp.Topics = append(resp.Topics, r)
+		}
+		return resp, nil, true
+	})
+	client, err := Config{Brokers: cluster.ListenAddrs()}.Client(quietLog, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := EnsureTopics(t.Context(), client, 1, []Topic{{Name: "t", Partitions: 1}}); err != nil {
+		t.Fatalf("a broker that is not counted yet is not waited for: %v", err)
+	}
+	if refused != 3 {
+		t.Errorf("the topic was asked for %d times, want 3", refused)
+	}
+}
+
 func TestKeysGoWhereKafkasOwnClientsSendThem(t *testing.T) {
 	brokers := start(t, kfake.SeedTopics(32, "t"))
 	client, err := Config{Brokers: brokers}.Client(quietLog, "test")
