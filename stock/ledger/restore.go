@@ -46,6 +46,14 @@ func Restore(o Options, locations []string, clock int64) (*Restoring, error) {
 	return &Restoring{p}, nil
 }
 
+// Expect makes room for so many SKUs.
+func (r *Restoring) Expect(skus int) {
+	r.p.skus, r.p.byHash = make(map[string]*SKU, skus), make(map[uint64]*SKU, skus)
+}
+
+// Has says whether a SKU was added.
+func (r *Restoring) Has(sku string) bool { return r.p.skus[sku] != nil }
+
 // SKU adds a stored SKU.
 func (r *Restoring) SKU(st *Stored) error {
 	p := r.p

@@ -27,8 +27,8 @@ type Large struct {
 	ColdStartWhat string  `json:"cold_start_is"`
 }
 
-// large folds a receipt of each of very many SKUs, and starts again on what is stored.
-func (p *parts) large(ctx context.Context, codec *topics.Codec, skus int) (out Large, err error) {
+// large folds a receipt of each of very many SKUs, and starts again on what is stored; it takes a processor profile of that start when a file is named.
+func (p *parts) large(ctx context.Context, codec *topics.Codec, skus int, profile string) (out Large, err error) {
 	if err := p.redis.FlushAll(ctx).Err(); err != nil {
 		return out, err
 	}
@@ -69,6 +69,13 @@ func (p *parts) large(ctx context.Context, codec *topics.Codec, skus int) (out L
 		return out, err
 	}
 	out.SKUs, out.RedisMB = skus, (redisAfter-redisBefore)>>20
+	if profile != "" {
+		stop, err := startProfile(profile)
+		if err != nil {
+			return out, err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+	}
 	cpu := process.CPU()
 	took, err := p.until(ctx, conf, codec, func(s *ledgerprojector.Service) bool {
 		st := s.Stats()

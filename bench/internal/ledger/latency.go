@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"runtime/pprof"
 	"slices"
 	"strconv"
 	"sync"
@@ -462,15 +461,11 @@ func (p *parts) projectorLatency(ctx context.Context, codec *topics.Codec, rate 
 		time.Sleep(5 * time.Millisecond)
 	}
 	if profile != "" {
-		f, err := os.Create(profile)
+		stop, err := startProfile(profile)
 		if err != nil {
 			return out, err
 		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return out, err
-		}
-		defer pprof.StopCPUProfile()
+		defer func() { err = errors.Join(err, stop()) }()
 	}
 	return l.run(p, errand{Input: schemas.StockEvents, Output: schemas.StockLevels, Namespace: conf.Namespace, Patience: 5 * time.Second}, 0)
 }

@@ -162,11 +162,7 @@ func (cfg Config) latencies(ctx context.Context, f *Figures, classes string, r *
 			share /= f.EventsPS
 		}
 		got, err := cfg.onParts(ctx, func(p *parts, _ string) (Latency, error) {
-			profile := ""
-			if cfg.Profile != "" {
-				profile = filepath.Join(cfg.Profile, fmt.Sprintf("ledger-at-%.0f.pprof", rate))
-			}
-			return p.projectorLatency(ctx, codec, rate, warmup+cfg.For, profile)
+			return p.projectorLatency(ctx, codec, rate, warmup+cfg.For, cfg.profile(fmt.Sprintf("ledger-at-%.0f", rate)))
 		})
 		if err != nil {
 			return nil, err
@@ -204,7 +200,7 @@ func (cfg Config) many(ctx context.Context, r *report.Report) (Large, error) {
 	var l Large
 	_, err = cfg.onParts(ctx, func(p *parts, _ string) (Latency, error) {
 		var err error
-		l, err = p.large(ctx, codec, cfg.Large)
+		l, err = p.large(ctx, codec, cfg.Large, cfg.profile("ledger-cold-start"))
 		return Latency{}, err
 	})
 	if err != nil {
@@ -301,8 +297,8 @@ func (cfg Config) shape(ctx context.Context, s shape, classes string, r *report.
 	best := 0
 	for i := range max(1, cfg.Runs) {
 		profile := ""
-		if cfg.Profile != "" && i == 0 {
-			profile = filepath.Join(cfg.Profile, "ledger-"+s.name+".pprof")
+		if i == 0 {
+			profile = cfg.profile("ledger-" + s.name)
 		}
 		run, err := p.project(ctx, codec, cfg.Events, i, profile)
 		if err != nil {
@@ -336,6 +332,29 @@ func (cfg Config) shape(ctx context.Context, s shape, classes string, r *report.
 	}
 	f.VsRaw, f.VsHSET, f.VsRawCPU = f.EventsPS/f.RawPS, f.EventsPS/f.HSETPS, f.RawCPU.Total/f.Runs[0].CPU.Total
 	return f, nil
+}
+
+// profile is the file that a processor profile goes to; empty when none is taken.
+func (cfg Config) profile(name string) string {
+	if cfg.Profile == "" {
+		return ""
+	}
+	return filepath.Join(cfg.Profile, name+".pprof")
+}
+
+// startProfile begins a processor profile; the function that it returns ends it.
+func startProfile(file string) (stop func() error, err error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
 }
 
 // parts is a Kafka and a Redis.
@@ -462,15 +481,11 @@ func (p *parts) project(ctx context.Context, codec *topics.Codec, events, i int,
 		return run, err
 	}
 	if profile != "" {
-		f, err := os.Create(profile)
+		stop, err := startProfile(profile)
 		if err != nil {
 			return run, err
 		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return run, err
-		}
-		defer pprof.StopCPUProfile()
+		defer func() { err = errors.Join(err, stop()) }()
 	}
 	running, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)

@@ -339,18 +339,19 @@ func (s *Store) load(ctx context.Context, m Meta, o ledger.Options) (*ledger.Par
 }
 
 func (s *Store) loadSKUs(ctx context.Context, m Meta, r *ledger.Restoring) error {
-	seen := make(map[string]bool)
+	n, err := s.client.SCard(ctx, s.key("skus")).Result()
+	if err != nil {
+		return fmt.Errorf("load %s: %w", s.prefix, err)
+	}
+	r.Expect(int(n))
 	var cursor uint64
 	for {
 		names, next, err := s.client.SScan(ctx, s.key("skus"), cursor, "", 1000).Result()
 		if err != nil {
 			return fmt.Errorf("load %s: %w", s.prefix, err)
 		}
-		names = slices.DeleteFunc(names, func(n string) bool { // a scan may name one twice
-			twice := seen[n]
-			seen[n] = true
-			return twice
-		})
+		slices.Sort(names) // a scan may name one twice
+		names = slices.DeleteFunc(slices.Compact(names), r.Has)
 		found, err := fetch(ctx, s.client, names, func(n string) string { return s.key("sku:" + n) })
 		if err != nil {
 			return fmt.Errorf("load %s: %w", s.prefix, err)
