@@ -54,6 +54,7 @@ var short = []schedule{
 	draw(3, snapshot, flush, crash),
 	draw(4, unreachable, isolated, frozen),
 	draw(5, broker, crash),
+	draw(6, outage, restored).lasting(2 * time.Second), // as long as a session; make soak has them last for a minute
 }
 
 // long is what make soak goes through besides: Redis is away for more than a minute.
