@@ -7,21 +7,21 @@ import (
 )
 
 // slack is what is available less what is exposed.
-func (w *world) slack(s *sku) int64 { return int64(s.books.Available() - s.books.Exposed()) }
+func slack(b *escrow.SKU) int64 { return int64(b.Available() - b.Exposed()) }
 
 // owes allows for what the books could not foresee: units that a count took, until decreases have made up for them; and units of a cancelled order that a
 // channel has put on sale again, when it tells of them or sells them before anybody has heard of the cancellation, which will make as many available.
-func (w *world) owes(a *allocating, i int, took int64) {
-	s := &a.skus[i]
-	if s.books.Phase() == escrow.Strict {
-		s.debt = min(s.debt+took+w.unheard(s, i), max(0, -w.slack(s)-s.ahead))
+func (w *world) owes(i int, took int64) {
+	if b := w.books(i); b.Phase() == escrow.Strict {
+		x := &w.accounts[i]
+		x.debt = min(x.debt+took+w.unheard(i), max(0, -slack(b)-x.ahead))
 	}
 }
 
 // unheard is units that channels put on sale again and the books have not taken in.
-func (w *world) unheard(s *sku, i int) (n int64) {
+func (w *world) unheard(i int) (n int64) {
 	for ch := range w.markets {
-		n += int64(w.markets[ch].cells[i].restored) - s.seen[ch].restored
+		n += int64(w.markets[ch].cells[i].restored) - w.accounts[i].seen[ch].restored
 	}
 	return n
 }
@@ -29,39 +29,39 @@ func (w *world) unheard(s *sku, i int) (n int64) {
 // verify checks the promise of a SKU after something happened to it at a channel.
 func (w *world) verify(i int) {
 	if w.cfg.Check && len(w.parts) > 0 && !w.down[allocator] {
-		w.verifyBooks(&w.parts[i%len(w.parts)].alloc, i)
+		w.verifyBooks(i)
 	}
 }
 
 // verifyBooks holds the books of a SKU against the truth: no channel can still report more than its exposure, and all exposure together is
 // no more than there is, but for what a count took.
-func (w *world) verifyBooks(a *allocating, i int) {
-	s := &a.skus[i]
-	if w.mode == Pooled || s.books.Phase() != escrow.Strict || !s.books.Guarded() {
+func (w *world) verifyBooks(i int) {
+	b, x := w.books(i), &w.accounts[i]
+	if b == nil || b.Phase() != escrow.Strict || !b.Guarded() {
 		return
 	}
-	slack := w.slack(s) + s.ahead
-	s.debt = min(s.debt, max(0, -slack))
+	slack := slack(b) + x.ahead
+	x.debt = min(x.debt, max(0, -slack))
 	if w.mode == Strict {
-		w.res.slack = min(w.res.slack, slack+s.debt)
+		w.res.slack = min(w.res.slack, slack+x.debt)
 	}
 	if !w.cfg.Check {
 		return
 	}
 	w.res.Checks++
-	if w.mode == Strict && slack+s.debt < 0 {
-		w.fail("%s: %d are exposed and %d available, and counts explain no more than %d of that", w.skuNames[i], s.books.Exposed(), s.books.Available(), s.debt)
+	if w.mode == Strict && slack+x.debt < 0 {
+		w.fail("%s: %d are exposed and %d available, and counts explain no more than %d of that", w.skuNames[i], b.Exposed(), b.Available(), x.debt)
 		return
 	}
 	var sum int64 // what all channels can still report, less what they put back and did not report
 	for ch := range w.markets {
-		v, ok := s.books.View(w.names[ch])
+		v, ok := b.View(w.names[ch])
 		if !ok || !v.Known {
 			continue
 		}
 		c := &w.markets[ch].cells[i]
-		unseen := int64(c.sold) - s.seen[ch].sold
-		back := int64(c.restored) - s.seen[ch].restored
+		unseen := int64(c.sold) - x.seen[ch].sold
+		back := int64(c.restored) - x.seen[ch].restored
 		could := int64(max(0, c.shown)) + unseen - back
 		sum += could
 		if could > int64(v.Exposure) {
@@ -70,8 +70,8 @@ func (w *world) verifyBooks(a *allocating, i int) {
 			return
 		}
 	}
-	if w.mode == Strict && sum > int64(s.books.Available())+s.debt+s.ahead {
-		w.fail("%s: channels could still report %d of %d available", w.skuNames[i], sum, s.books.Available())
+	if w.mode == Strict && sum > int64(b.Available())+x.debt+x.ahead {
+		w.fail("%s: channels could still report %d of %d available", w.skuNames[i], sum, b.Available())
 	}
 }
 

@@ -5,7 +5,7 @@
 // gives the same world: the same trace hash.
 //
 // What is decided in a world is decided by the code that production runs: the ledger's fold (stock/ledger), allocation (stock/allocation, stock/catalog), the
-// books of exposure (stock/escrow) and the pusher's queue (services/channel-pusher/queue). What lies between them is modelled: topics with
+// books of exposure (stock/escrow), the allocator (stock/targeting) and the pusher's queue (services/channel-pusher/queue). What lies between them is modelled: topics with
 // their delays, compaction and what is read again after a crash, the connectors that sweep channels for orders, and the marketplaces.
 //
 // The same worlds are run in each [Mode], and once by a seller who knows at every moment what is left. docs/simulation.md has the model in full.

@@ -33,7 +33,7 @@ type part struct {
 	outbox   []report // on their way there
 	lost     []int64  // by SKU: units that counts took from what is available
 	ahead    []int64  // by SKU: units of cancellations that came before their sales
-	alloc    allocating
+	read     int64    // offset in stock.levels up to which the allocator has read
 	scratch  []byte
 }
 
@@ -104,7 +104,7 @@ func (w *world) project(p int) {
 			pt.newestMk[m.channel] = m
 		}
 	}
-	w.wakeAllocator(p)
+	w.wakeAllocator()
 }
 
 // folded keeps track of cancellations that come before their sales: the two together change nothing, so the first one alone says too much.
@@ -229,7 +229,7 @@ func (w *world) projectorReturns() {
 			w.emit(pt, pt.ledger.SKU(s.Name()))
 		}
 		w.wakeProjector(p)
-		w.wakeAllocator(p)
+		w.wakeAllocator()
 	}
 }
 

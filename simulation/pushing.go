@@ -9,7 +9,6 @@ import (
 	"github.com/onhand/onhand/services/channel-pusher/queue"
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
-	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/write"
 )
 
@@ -103,7 +102,7 @@ func (w *world) report(ch int) {
 	p := &w.pushing[ch]
 	r := p.queue.Report()
 	for i := range r.Results {
-		w.result(&r.Results[i].Result, ch)
+		w.result(&r.Results[i].Result)
 	}
 	p.queue.Durable(&r)
 	if w.now-p.commit >= commitEvery {
@@ -222,8 +221,8 @@ func (w *world) over(at int32) {
 
 // targetsVisible hands a lot of targets to the pushers of their channels.
 func (w *world) targetsVisible(p, lot int) {
-	l := w.parts[p].alloc.lots[lot]
-	w.parts[p].alloc.lots[lot] = nil
+	l := w.alloc.lots[lot]
+	w.alloc.lots[lot] = nil
 	now := moment(w.now)
 	for i := range l.targets {
 		t := &l.targets[i]
@@ -236,7 +235,7 @@ func (w *world) targetsVisible(p, lot int) {
 			w.nudge(ch)
 		}
 	}
-	w.parts[p].alloc.recycle(l)
+	w.alloc.recycle(l)
 }
 
 // nudge has a channel's pusher look at its queue, once all that comes now has come.
@@ -274,24 +273,16 @@ func (w *world) pushersReturn() {
 	}
 }
 
-// result is a write's outcome on its way to channel.writes. The allocator takes in those of granted writes; of others it only measures the delay.
-func (w *world) result(r *write.Result, ch int) {
+// result is a write's outcome on its way to channel.writes.
+func (w *world) result(r *write.Result) {
 	i := w.number(r.SKU)
 	if r.Outcome == write.Applied && r.Operation != write.Read {
 		if r.OldestReceivedAt > 0 {
 			_ = w.res.latency.RecordValue(max(1, r.AckedAt-r.OldestReceivedAt))
 		}
-		if r.DecidedAt > 0 {
-			for p := range w.parts {
-				w.parts[p].alloc.delays[ch].write(r.AckedAt - r.DecidedAt)
-			}
-		}
 	}
 	p := i % len(w.parts)
 	pt := &w.parts[p]
-	if w.mode == Pooled || pt.alloc.skus[i].books.Phase() == escrow.Pooled {
-		return
-	}
 	pt.outbox = append(pt.outbox, report{*r, i})
 	if len(pt.outbox) == 1 {
 		w.add(happening{at: w.now + 2*millisecond + w.r.wait(3*millisecond), kind: resultsVisible, c: uint16(p)})

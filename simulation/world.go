@@ -20,8 +20,8 @@ const (
 	returnHeard          // a: want, b: units
 	requestAgain         // a: request
 	projectorTurn        // c: partition
-	allocatorTurn        // c: partition
-	allocatorTick        // c: partition
+	allocatorTurn        //
+	allocatorTick        //
 	targetsVisible       // a: lot, c: partition
 	resultsVisible       // c: partition
 	pusherLooks          // c: channel; b: low bits of the moment
@@ -60,6 +60,8 @@ type world struct {
 	names    []string // of channels
 	nextWant int
 	parts    []part
+	alloc    allocating
+	accounts []account // by SKU
 	down     [services]bool
 	pushing  []pushing
 	requests []*request
@@ -182,9 +184,9 @@ func (w *world) happen(h *happening) {
 	case projectorTurn:
 		w.project(int(h.c))
 	case allocatorTurn:
-		w.allocate(int(h.c))
+		w.allocate()
 	case allocatorTick:
-		w.tick(int(h.c))
+		w.ticks()
 	case targetsVisible:
 		w.targetsVisible(int(h.c), int(h.a))
 	case resultsVisible:

@@ -17,7 +17,7 @@ import (
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/escrow"
-	"github.com/onhand/onhand/stock/order"
+	"github.com/onhand/onhand/stock/targeting"
 	"github.com/onhand/onhand/topics"
 	"github.com/onhand/onhand/topics/catalogview"
 )
@@ -85,7 +85,7 @@ type Service struct {
 
 	// mu guards the engine and the partitions. It is never held while waiting for Kafka.
 	mu         sync.Mutex
-	engine     *engine
+	engine     *targeting.Engine
 	parts      map[int32]*owned
 	sideStale  bool            // side reads partitions that were given up
 	partitions int32           // of stock.levels; 0 until known
@@ -97,7 +97,6 @@ type Service struct {
 	pointers   []*kgo.Record
 	topicNames map[string]string // by channel
 
-	delays  *delays
 	stats   counters
 	joined  atomic.Bool
 	started atomic.Bool
@@ -105,21 +104,19 @@ type Service struct {
 
 // owned is a partition this instance owns.
 type owned struct {
-	*partition
+	*targeting.Partition
 	ours      bool  // the group's offsets of it were stable: nobody else can write for it any more
 	loaded    bool  // books, targets and watermarks have been taken in
 	end       int64 // end of the partition when it was assigned
 	committed int64 // offset the group had; records before it were seen by someone
-	next      int64 // offset after the last level taken in
 	high      int64 // end of the partition as last heard of
 	heard     time.Time
-	results   int64                        // offset after the last result of a write taken in
-	passed    int64                        // offset after the last watermark taken in
-	ahead     map[string][]order.Watermark // watermarks whose levels have not been read yet, by channel
+	results   int64 // offset after the last result of a write taken in
+	passed    int64 // offset after the last watermark taken in
 }
 
-func newOwned(id int32) *owned {
-	return &owned{partition: newPartition(id), heard: time.Now(), ahead: make(map[string][]order.Watermark)}
+func (s *Service) newOwned(id int32) *owned {
+	return &owned{Partition: s.engine.Partition(id), heard: time.Now()}
 }
 
 // New makes an allocator. It does not reach out before Run. The catalog must not run yet.
@@ -128,11 +125,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		return nil, fmt.Errorf("allocator: %w", err)
 	}
 	s := &Service{
-		cfg: cfg, deps: deps, txn: transactionalID(cfg), engine: newEngine(deps.Catalog.Listing), parts: make(map[int32]*owned), ensured: make(map[string]bool),
-		topicNames: make(map[string]string), delays: newDelays(),
+		cfg: cfg, deps: deps, txn: transactionalID(cfg), engine: targeting.New(deps.Catalog.Listing, cfg.MaxSkew.Microseconds()), parts: make(map[int32]*owned), ensured: make(map[string]bool),
+		topicNames: make(map[string]string),
 	}
-	s.engine.skew = cfg.MaxSkew.Microseconds()
-	s.engine.delays, s.engine.sold = s.delays.of, s.delays.sold
 	s.changes.skus = make(map[string]struct{})
 	deps.Catalog.OnChange(s.changes.add)
 	return s, nil
@@ -288,11 +283,7 @@ func (s *Service) applySettings(ctx context.Context, partitions int32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.partitions = partitions
-	s.engine.settings(plan, func(f func(*partition)) {
-		for _, o := range s.parts {
-			f(o.partition)
-		}
-	})
+	s.engine.Settings(plan)
 	s.stats.settings.Store(plan.Version)
 	return nil
 }
@@ -327,7 +318,7 @@ func (s *Service) Ready(context.Context) error {
 	defer s.mu.Unlock()
 	loading := 0
 	for _, o := range s.parts {
-		if !o.live {
+		if !o.Live() {
 			loading++
 		}
 	}

@@ -8,9 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/onhand/onhand/platform/kafka"
-	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/event"
-	"github.com/onhand/onhand/stock/write"
 )
 
 // What a claim channel may take is changed by an event in stock.events. The grant is in the books first, in the turn's transaction; the event is written after that, outside
@@ -19,28 +17,6 @@ import (
 
 // allotAgain is when an event that Kafka did not take is written again.
 const allotAgain = time.Second
-
-// sourceOnhand is the source of events that Onhand itself is behind.
-const sourceOnhand = "onhand"
-
-// allotment is the event of a grant.
-func allotment(sku string, g *escrow.Grant, now int64) *event.Event {
-	e := &event.Event{
-		ID: "allot/" + g.ID, Kind: event.AllotmentChanged, SKU: sku, Channel: g.Channel, Quantity: g.Write.Delta, Sequence: escrow.Sequence(g.ID), Reason: g.Reason,
-		OccurredAt: now, ReceivedAt: now, Source: sourceOnhand, Checked: true,
-	}
-	if g.Write.Operation == write.Lift {
-		e.Kind, e.Quantity = event.AllotmentEnded, 0
-	}
-	return e
-}
-
-// again notes the changes of allotments that the books of a partition wait for.
-func (e *engine) again(p *partition) {
-	for s := range p.booked {
-		s.books.Claims(func(g *escrow.Grant) { e.allots = append(e.allots, allotment(s.id, g, e.now)) })
-	}
-}
 
 // allotments writes events about allotments, beside the session.
 type allotments struct {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/stock/allocation"
-	"github.com/onhand/onhand/stock/escrow"
+	"github.com/onhand/onhand/stock/targeting"
 	"github.com/onhand/onhand/stock/write"
 )
 
@@ -110,99 +110,55 @@ func (s *Service) answer(sku string) (*Answer, *problem.Details) {
 	case o == nil:
 		return nil, problem.New(http.StatusMisdirectedRequest, "not-owner", "Another instance owns this SKU",
 			"this instance does not own the SKU's partition; ask the other allocators, one of them does")
-	case !o.live:
+	case !o.Live():
 		return nil, loading
 	}
-	st := o.skus[sku]
-	if st == nil || !st.known {
+	found, ok := s.engine.Explain(o.Partition, sku, time.Now().UnixMicro())
+	if !ok {
 		return nil, problem.New(http.StatusNotFound, "unknown-sku", "Unknown SKU", "the ledger has no stock level of this SKU; check its spelling, or send its first receipt or count")
 	}
-	a := &Answer{SKU: st.id, LevelVersion: st.version, SettingsVersion: s.engine.plan.Version, Targets: []AnsweredTarget{}}
-	s.engine.answer(a, st, time.Now().UnixMicro())
-	return a, nil
+	return answered(sku, &found), nil
 }
 
-// answer fills in the targets of a SKU in force, with the derivation of each.
-func (e *engine) answer(a *Answer, s *sku, now int64) {
-	rules := e.prepare(s)
-	e.solver.Solve(&e.input)
-	a.Phase, a.Guarantee = s.books.Phase().String(), rules.Guarantee.String()
-	kept := s.books.Phase() != escrow.Pooled
-	if kept && s.books.Guarded() {
-		room := s.books.Available() - s.books.Exposed()
-		a.Room = &room
+// answered is an answer of the engine as the API gives it.
+func answered(sku string, x *targeting.Answer) *Answer {
+	a := &Answer{SKU: sku, LevelVersion: x.LevelVersion, SettingsVersion: x.SettingsVersion, Guarantee: x.Guarantee.String(), Phase: x.Phase.String(), Hindrance: x.Hindrance, Targets: []AnsweredTarget{}}
+	if x.ThresholdSet {
+		a.Threshold = &x.Threshold
 	}
-	e.fill(s.of, now)
-	e.escrowInput(s, rules, now)
-	if rules.Guarantee == allocation.Adaptive && !kept {
-		a.Hindrance = s.hindrance
-		t := e.decider.Threshold(s.books, &e.in)
-		a.Threshold = &t
+	if x.RoomKnown {
+		a.Room = &x.Room
 	}
-	for i := range e.offers {
-		x := e.shows(s, i, rules)
-		at := AnsweredTarget{Channel: x.channel, ExternalID: x.externalID, Quantity: x.quantity, Mode: x.mode, Sold: x.sold, Restored: x.restored}
-		last, written := find(s.shown, x.channel)
-		var steps []allocation.Step
-		if kept {
-			steps = e.derive(nil, s, x.channel)
-			at.Mode = strictMode
-			if written {
-				at.Quantity = s.shown[last].quantity
-			}
-			if v, ok := s.books.View(x.channel); ok {
-				if v.Known {
-					at.Exposure = &v.Exposure
-				}
-				if v.OpenWrite != "" {
-					at.Granted = &AnsweredGrant{ID: v.OpenWrite}
-					steps = append(steps, allocation.Step{Name: "granted", Units: at.Quantity, Detail: "write " + v.OpenWrite + " is under way; nothing else may be written until its result comes"})
-				}
-			}
-		} else {
-			steps = e.solver.Explain(nil, i)
-			risk := e.risk(s, i)
-			at.OversellRisk = &risk
+	for i := range x.Channels {
+		c := &x.Channels[i]
+		at := AnsweredTarget{
+			Channel: c.Channel, ExternalID: c.ExternalID, Quantity: c.Quantity, Mode: c.Mode, Sold: c.Sold, Restored: c.Restored,
+			Watermark: moment(c.Watermark), SalesPerHour: float64(c.Rate) * 3.6, LastWrite: answeredWrite(&c.Last),
 		}
-		for _, step := range steps {
+		for _, step := range c.Steps {
 			at.Explanation = append(at.Explanation, AnsweredStep{Step: step.Name, Units: step.Units, Detail: step.Detail})
 		}
-		at.Watermark = moment(s.of.marks[x.channel])
-		at.SalesPerHour = float64(s.books.Rate(x.channel, now)) * 3.6
-		if written {
-			at.LastWrite = answeredWrite(&s.shown[last].last)
+		if c.ExposureKnown {
+			at.Exposure = &c.Exposure
+		}
+		if c.Granted != "" {
+			at.Granted = &AnsweredGrant{ID: c.Granted}
+		}
+		if c.Pooled {
+			at.OversellRisk = &c.OversellRisk
 		}
 		a.Targets = append(a.Targets, at)
 	}
+	return a
 }
 
-// risk is the probability that a pooled channel sells more than there is, should stock run out now. The solver and the input are those of the SKU.
-func (e *engine) risk(s *sku, offer int) float64 {
-	return escrow.OversellProbability(e.doubt(s, offer))
-}
-
-// doubt is what the risk of a pooled channel comes from: its rate of sales, how long the news is under way, and its buffer. The plan's channels and their delays have been
-// filled in, and the SKU prepared.
-func (e *engine) doubt(s *sku, offer int) (rate, window int64, buffer allocation.Units) {
-	o := &e.offers[offer]
-	id := e.plan.Layout.SellerID(o.Channel)
-	d := escrow.DefaultDelay
-	if m := e.in.Delays[o.Channel]; m.Event > 0 {
-		d.Event = m.Event
-	}
-	if m := e.in.Delays[o.Channel]; m.Write > 0 {
-		d.Write = m.Write
-	}
-	return s.books.Rate(id, e.in.Now), d.Event + d.Write, e.input.Rules.Channels[o.Channel].Buffer.Units
-}
-
-func answeredWrite(r *result) *AnsweredWrite {
-	if r.outcome == write.UnspecifiedOutcome {
+func answeredWrite(r *targeting.LastWrite) *AnsweredWrite {
+	if r.Outcome == write.UnspecifiedOutcome {
 		return nil
 	}
-	w := &AnsweredWrite{Operation: r.operation.String(), Value: r.value, Outcome: r.outcome.String(), SentAt: moment(r.sentAt), AckedAt: moment(r.ackedAt)}
-	if r.shownKnown {
-		shown := r.shown
+	w := &AnsweredWrite{Operation: r.Operation.String(), Value: r.Value, Outcome: r.Outcome.String(), SentAt: moment(r.SentAt), AckedAt: moment(r.AckedAt)}
+	if r.ShownKnown {
+		shown := r.Shown
 		w.Shown = &shown
 	}
 	return w

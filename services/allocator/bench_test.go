@@ -6,6 +6,7 @@ import (
 
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/ledger"
+	"github.com/onhand/onhand/stock/targeting"
 	"github.com/onhand/onhand/topics"
 )
 
@@ -30,10 +31,10 @@ func BenchmarkChangedSKU(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			s := &Service{deps: Deps{Codec: codec}, engine: newEngine(func(string) *catalog.Listing { return nil }), topicNames: map[string]string{}}
-			p := newPartition(0)
-			p.live = true
-			s.engine.settings(catalog.Compile(set), func(f func(*partition)) { f(p) })
+			s := &Service{deps: Deps{Codec: codec}, engine: targeting.New(func(string) *catalog.Listing { return nil }, 0), topicNames: map[string]string{}}
+			p := s.engine.Partition(0)
+			s.engine.Settings(catalog.Compile(set))
+			s.engine.Start(p)
 			values := make([][]byte, skus)
 			level := func(i, version int) {
 				l := ledger.Level{SKU: fmt.Sprintf("SKU-%05d", i), Version: int64(version), SourceOffset: int64(version), ReceivedAt: int64(version), OldestReceivedAt: 1,
@@ -57,9 +58,9 @@ func BenchmarkChangedSKU(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				s.engine.level(p, l)
+				s.engine.Level(p, l)
 				if at%100 == 99 {
-					out, _ := s.engine.decide(1, 1<<20)
+					out, _ := s.engine.Decide(1, 1<<20)
 					s.encode(&batch{}, out)
 					for _, r := range s.pointers {
 						size += len(r.Value)

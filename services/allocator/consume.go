@@ -16,11 +16,13 @@ import (
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/targeting"
 	"github.com/onhand/onhand/topics"
 )
 
 const (
 	loadingPoll = 250 * time.Millisecond // how often progress is looked at while partitions load
+	sealAfter   = time.Duration(targeting.SealAfter) * time.Microsecond
 )
 
 // fromStart has every assigned partition read from its start: the state is in memory, and made of all levels. That the group's offsets have come says that the
@@ -43,7 +45,7 @@ func (s *Service) fromStart(_ context.Context, offsets map[string]map[int32]kgo.
 func (s *Service) assigned(_ context.Context, _ *kgo.Client, got map[string][]int32) {
 	s.mu.Lock()
 	for _, p := range got[schemas.StockLevels] {
-		s.parts[p] = newOwned(p)
+		s.parts[p] = s.newOwned(p)
 	}
 	s.mu.Unlock()
 	s.joined.Store(true)
@@ -56,7 +58,7 @@ func (s *Service) revoked(_ context.Context, _ *kgo.Client, gone map[string][]in
 	defer s.mu.Unlock()
 	for _, p := range gone[schemas.StockLevels] {
 		if o := s.parts[p]; o != nil {
-			s.engine.drop(o.partition)
+			s.engine.Drop(o.Partition)
 			delete(s.parts, p)
 			s.sideStale = true
 			s.adrift.Store(true)
@@ -91,15 +93,14 @@ func (s *Service) turn(ctx context.Context) error {
 	}
 	b := batch{log: s.deps.Telemetry.Log, moved: make(map[int32]*owned)}
 	s.mu.Lock()
+	s.engine.Begin(begun.UnixMicro())
 	for sku := range relisted {
 		if o := s.parts[s.partitionOf(sku)]; o != nil {
-			s.engine.relisted(o.partition, sku)
+			s.engine.Relisted(o.Partition, sku)
 		}
 	}
-	s.engine.now = begun.UnixMicro()
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) { s.takeIn(ctx, &b, p) })
 	s.takeSide(ctx, &b, s.side.take())
-	s.engine.due(begun.UnixMicro())
 	s.mu.Unlock()
 	if err := s.startLoaded(ctx); err != nil {
 		return err
@@ -123,14 +124,14 @@ func (s *Service) poll(ctx context.Context) kgo.Fetches {
 	defer cancel()
 	s.mu.Lock()
 	wait := time.Duration(-1)
-	if at := s.engine.nextWake(); at > 0 {
+	if at := s.engine.NextWake(); at > 0 {
 		wait = max(0, time.Until(time.UnixMicro(at)))
 	}
-	if len(s.engine.unsealed) > 0 && (wait < 0 || wait > time.Duration(sealAfter)*time.Microsecond) {
-		wait = time.Duration(sealAfter+1) * time.Microsecond
+	if s.engine.Unsealed() && (wait < 0 || wait > sealAfter) {
+		wait = sealAfter + time.Microsecond
 	}
 	for _, o := range s.parts {
-		if !o.live && (wait < 0 || wait > loadingPoll) {
+		if !o.Live() && (wait < 0 || wait > loadingPoll) {
 			wait = loadingPoll
 			break
 		}
@@ -165,10 +166,11 @@ func (s *Service) takeIn(ctx context.Context, b *batch, p kgo.FetchTopicPartitio
 		return
 	}
 	o.heard, o.high = time.Now(), p.HighWatermark
+	next := o.Next()
 	for _, r := range p.Records {
-		o.next = r.Offset + 1
+		next = r.Offset + 1
 		if len(r.Value) == 0 {
-			s.engine.forget(o.partition, string(r.Key))
+			s.engine.Forget(o.Partition, string(r.Key))
 			continue
 		}
 		l, err := topics.DecodeLevel(r.Value)
@@ -180,11 +182,11 @@ func (s *Service) takeIn(ctx context.Context, b *batch, p kgo.FetchTopicPartitio
 			continue
 		}
 		s.stats.levels.Add(1)
-		if !s.engine.level(o.partition, l) {
+		if !s.engine.Level(o.Partition, l) {
 			s.stats.stale.Add(1)
 			continue
 		}
-		if !o.live {
+		if !o.Live() {
 			continue
 		}
 		if tc := telemetry.Extract(ctx, r); tc != ctx {
@@ -198,7 +200,7 @@ func (s *Service) takeIn(ctx context.Context, b *batch, p kgo.FetchTopicPartitio
 		}
 	}
 	b.moved[p.Partition] = o
-	s.settleMarks(o)
+	s.engine.Read(o.Partition, next)
 }
 
 // reject keeps a record that cannot be read, once: a restart reads it again, but the group is past it then.
@@ -218,24 +220,24 @@ func (s *Service) startLoaded(ctx context.Context) error {
 	defer s.mu.Unlock()
 	defer s.count()
 	for p, o := range s.parts {
-		if o.live || !o.loaded {
+		if o.Live() || !o.loaded {
 			continue
 		}
-		done := o.next >= o.end
+		done := o.Next() >= o.end
 		if !done && time.Since(o.heard) > loadingPoll {
-			next := o.next
+			next := o.Next()
 			s.mu.Unlock()
 			empty, err := kafka.Empty(ctx, s.client, schemas.StockLevels, p, next)
 			s.mu.Lock()
 			if err != nil {
 				return err
 			}
-			if done, o.heard = empty && o.next == next, time.Now(); done {
-				o.next = o.end
+			if done, o.heard = empty && o.Next() == next, time.Now(); done {
+				s.engine.Read(o.Partition, o.end)
 			}
 		}
 		if done && s.parts[p] == o {
-			s.engine.start(o.partition)
+			s.engine.Start(o.Partition)
 		}
 	}
 	return nil
@@ -245,17 +247,17 @@ func (s *Service) startLoaded(ctx context.Context) error {
 func (s *Service) count() {
 	var skus, lag int64
 	for _, o := range s.parts {
-		skus += int64(len(o.skus))
-		lag += max(0, o.high-o.next)
+		skus += int64(o.SKUs())
+		lag += max(0, o.high-o.Next())
 	}
 	s.stats.skus.Store(skus)
 	s.stats.lag.Store(lag)
 	var booked, unsettled, open, slack, checked, breaches int64
 	for _, o := range s.parts {
-		booked += int64(len(o.booked))
-		open += int64(o.open)
-		unsettled += int64(o.unsure)
-		if c := &o.seal; c.Checked > 0 {
+		booked += int64(o.Booked())
+		open += int64(o.Open())
+		unsettled += int64(o.Unsettled())
+		if c := o.Certificate(); c.Checked > 0 {
 			if least := int64(c.LeastSlack); checked == 0 || least < slack {
 				slack = least
 			}
@@ -281,9 +283,9 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 	s.pointers = append(s.pointers, b.rejected...)
 	for more := true; more; {
 		s.mu.Lock()
-		var out []decision
+		var out []targeting.Decision
 		now := time.Now().UnixMicro()
-		out, more = s.engine.decide(now, s.cfg.WriteMax)
+		out, more = s.engine.Decide(now, s.cfg.WriteMax)
 		s.encode(b, out)
 		kept := s.encodeBooks(now)
 		s.count()
@@ -298,13 +300,13 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 		var allots []*event.Event
 		s.stats.targets.Add(int64(len(out)))
 		for i := range out {
-			if out[i].target.Withdrawn {
+			if out[i].Target.Withdrawn {
 				s.stats.withdrawn.Add(1)
 			}
-			if w := out[i].target.Write; w != nil && w.ID != "" {
+			if w := out[i].Target.Write; w != nil && w.ID != "" {
 				s.stats.granted.Add(1)
 			}
-			if e := out[i].allots; e != nil {
+			if e := out[i].Allots; e != nil {
 				s.stats.granted.Add(1)
 				allots = append(allots, e)
 			}
@@ -312,8 +314,7 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 		s.allots.write(allots)
 	}
 	s.mu.Lock()
-	again := s.engine.allots
-	s.engine.allots = nil
+	again := s.engine.Again()
 	s.mu.Unlock()
 	s.allots.write(again)
 	if wrote == 0 && len(b.moved) > 0 { // everything taken in is in what was written before: say how far that is, for those who look at lag
@@ -323,7 +324,7 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 }
 
 // behind is the partitions that a transaction writes for or reports on.
-func (s *Service) behind(b *batch, out []decision, kept []int32) map[int32]*owned {
+func (s *Service) behind(b *batch, out []targeting.Decision, kept []int32) map[int32]*owned {
 	parts := maps.Clone(b.moved)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -333,7 +334,7 @@ func (s *Service) behind(b *batch, out []decision, kept []int32) map[int32]*owne
 		}
 	}
 	for i := range out {
-		add(out[i].sku.of.id)
+		add(out[i].SKU.Partition().ID())
 	}
 	for _, p := range kept {
 		add(p)
@@ -345,17 +346,17 @@ var targetHeaders = []kgo.RecordHeader{{Key: topics.ContentTypeHeader, Value: []
 
 // encode appends the records of decisions to s.pointers. Records and values are in memory that the next run uses again: by then Kafka has
 // acknowledged them.
-func (s *Service) encode(b *batch, out []decision) {
+func (s *Service) encode(b *batch, out []targeting.Decision) {
 	if cap(s.records) < len(out) {
 		s.records = make([]kgo.Record, len(out), len(out)+len(out)/2)
 	}
 	s.records, s.values = s.records[:len(out)], s.values[:0]
 	for i := range out {
-		t := &out[i].target
+		t := &out[i].Target
 		at := len(s.values)
 		s.values = s.deps.Codec.AppendTarget(s.values, t) // when it grows, what is encoded stays where it is
 		r := &s.records[i]
-		*r = kgo.Record{Topic: s.topic(t.Channel), Key: out[i].sku.key, Value: s.values[at:len(s.values):len(s.values)], Headers: targetHeaders[:1:1]}
+		*r = kgo.Record{Topic: s.topic(t.Channel), Key: out[i].SKU.Key(), Value: s.values[at:len(s.values):len(s.values)], Headers: targetHeaders[:1:1]}
 		if b.traced != nil {
 			if ctx, ok := b.traced[t.SKU]; ok {
 				telemetry.Inject(ctx, r)

@@ -4,5 +4,5 @@
 // levels and from the targets that were written last, so that a restart writes only what changed meanwhile. A change of rules, channels, locations or
 // listings recomputes the SKUs concerned at once. Targets go to targets.<channel>, each with the derivation of its number.
 //
-// What is decided is in engine.go, which does no I/O; the rest feeds it.
+// What is decided is in stock/targeting, which does no I/O; this package feeds it, and writes what it says.
 package allocator

@@ -12,18 +12,11 @@ import (
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/stock/alert"
 	"github.com/onhand/onhand/stock/escrow"
-	"github.com/onhand/onhand/stock/order"
-	"github.com/onhand/onhand/stock/write"
+	"github.com/onhand/onhand/stock/targeting"
 	"github.com/onhand/onhand/topics"
 )
 
 const serviceName = "allocator"
-
-// maxAhead is how many watermarks of a channel wait for their levels at most. What is left out only comes later.
-const maxAhead = 1000
-
-// sealAfter is the longest that checks of the invariant are not in the certificate, in microseconds. A crash forgets that they were made, nothing else.
-const sealAfter = int64(5 * time.Second / time.Microsecond)
 
 // loadBooks takes in the books and the certificates of the partitions.
 func (s *Service) loadBooks(ctx context.Context, fresh map[int32]*owned, ids []int32) error {
@@ -36,10 +29,10 @@ func (s *Service) loadBooks(ctx context.Context, fresh map[int32]*owned, ids []i
 		switch {
 		case r.Topic == schemas.Certificates:
 			if c, err := topics.DecodeCertificate(r.Value); err == nil && c.Day == today && c.Partition == r.Partition {
-				o.seal = seal{Certificate: *c}
+				s.engine.RestoreCertificate(o.Partition, c)
 			}
 		case len(r.Value) == 0:
-			s.engine.unbook(o.partition, string(r.Key))
+			s.engine.Unbook(o.Partition, string(r.Key))
 		default:
 			x, err := topics.DecodeBooks(r.Value)
 			if err != nil || x.SKU != string(r.Key) {
@@ -47,7 +40,7 @@ func (s *Service) loadBooks(ctx context.Context, fresh map[int32]*owned, ids []i
 					r.Topic, r.Partition, r.Offset, r.Key, err)
 				return
 			}
-			s.engine.restoreBooks(o.partition, x)
+			s.engine.RestoreBooks(o.Partition, x)
 		}
 	})
 	if err == nil {
@@ -63,12 +56,7 @@ func (s *Service) loadBooks(ctx context.Context, fresh map[int32]*owned, ids []i
 // and else that is found out after a while.
 func (s *Service) Audit() {
 	s.mu.Lock()
-	for _, o := range s.parts {
-		for k := range o.booked {
-			k.books.Audit()
-			s.engine.touch(o.partition, k)
-		}
-	}
+	s.engine.Audit()
 	s.mu.Unlock()
 	s.changes.call()
 }
@@ -78,7 +66,6 @@ func (s *Service) takeSide(ctx context.Context, b *batch, fetches kgo.Fetches) {
 	fetches.EachError(func(t string, p int32, err error) {
 		s.deps.Telemetry.Log.WarnContext(ctx, "fetch failed; trying again", "topic", t, "partition", p, "err", err)
 	})
-	s.delays.tick(time.UnixMicro(s.engine.now))
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		o := s.parts[p.Partition]
 		if o == nil || !o.loaded {
@@ -93,10 +80,10 @@ func (s *Service) takeSide(ctx context.Context, b *batch, fetches kgo.Fetches) {
 			o.results = r.Offset + 1
 			s.takeResult(ctx, b, o, r)
 		}
-		if len(p.Records) > 0 && o.live {
+		if len(p.Records) > 0 && o.Live() {
 			b.moved[p.Partition] = o
 		}
-		s.settleMarks(o)
+		s.engine.Read(o.Partition, o.Next())
 	})
 }
 
@@ -109,10 +96,7 @@ func (s *Service) takeResult(ctx context.Context, b *batch, o *owned, r *kgo.Rec
 		s.deps.Telemetry.Log.ErrorContext(ctx, "result of a write not readable; if it was a granted one, its room stays booked", "partition", r.Partition, "offset", r.Offset, "err", err)
 		return
 	}
-	if w.Outcome == write.Applied && w.AckedAt > 0 && w.DecidedAt > 0 {
-		s.delays.wrote(w.Channel, w.AckedAt-w.DecidedAt)
-	}
-	if s.engine.result(o.partition, w) {
+	if s.engine.Result(o.Partition, w) {
 		s.stats.results.Add(1)
 	}
 }
@@ -127,69 +111,30 @@ func (s *Service) takeWatermark(ctx context.Context, o *owned, r *kgo.Record) {
 		s.deps.Telemetry.Log.WarnContext(ctx, "order watermark not readable; the next one counts", "partition", r.Partition, "offset", r.Offset, "err", err)
 		return
 	}
-	waiting := o.ahead[w.Channel]
-	if n := len(waiting); n > 0 && (w.Until <= waiting[n-1].Until || n >= maxAhead) {
-		return
-	}
-	o.ahead[w.Channel] = append(waiting, *w)
-}
-
-// settleMarks brings the watermarks into force whose levels have been read.
-func (s *Service) settleMarks(o *owned) {
-	for channel, waiting := range o.ahead {
-		n := 0
-		for n < len(waiting) && waiting[n].LevelsOffset <= o.next {
-			n++
-		}
-		if n == 0 {
-			continue
-		}
-		s.engine.passed(o.partition, channel, waiting[n-1].Until, s.engine.now)
-		if n == len(waiting) {
-			delete(o.ahead, channel)
-		} else {
-			o.ahead[channel] = append([]order.Watermark(nil), waiting[n:]...)
-		}
-	}
+	s.engine.Watermark(o.Partition, w)
 }
 
 // encodeBooks appends what the last decisions did to books, certificates and alerts to s.pointers, and names the partitions of books and certificates. s.mu is held.
 func (s *Service) encodeBooks(now int64) (partitions []int32) {
-	e := s.engine
-	for _, k := range e.kept {
-		r := topics.Record(schemas.ExposureBooks, k.id, nil)
-		if k.books.Phase() == escrow.Pooled {
-			if !k.stored {
-				continue
-			}
-			k.stored = false
-		} else {
-			x := k.books.Snapshot()
+	for _, k := range s.engine.Kept() {
+		r := topics.Record(schemas.ExposureBooks, k.ID(), nil)
+		if k.Books().Phase() != escrow.Pooled {
+			x := k.Books().Snapshot()
 			r.Value = s.deps.Codec.AppendBooks(nil, &x, now)
-			k.stored = true
 		}
 		s.pointers = append(s.pointers, r)
-		partitions = append(partitions, k.of.id)
+		partitions = append(partitions, k.Partition().ID())
 	}
-	certificate := func(c *escrow.Certificate) {
+	alerts := s.engine.Alerts()
+	for i := range alerts {
+		s.pointers = append(s.pointers, s.alertRecord(&alerts[i], now))
+	}
+	s.engine.Seal(now, len(s.pointers) > 0, func(c *escrow.Certificate) {
 		r := topics.Record(schemas.Certificates, c.Day+"/"+strconv.Itoa(int(c.Partition)), s.deps.Codec.AppendCertificate(nil, c))
 		kafka.ToPartition(r, c.Partition)
 		s.pointers = append(s.pointers, r)
 		partitions = append(partitions, c.Partition)
-	}
-	for i := range e.finished {
-		certificate(&e.finished[i])
-	}
-	for i := range e.raised {
-		s.pointers = append(s.pointers, s.alertRecord(&e.raised[i], now))
-	}
-	for p := range e.unsealed {
-		if len(s.pointers) > 0 || now-p.seal.written > sealAfter {
-			p.seal.written = now
-			certificate(&p.seal.Certificate)
-			delete(e.unsealed, p)
-		}
-	}
+	})
 	return partitions
 }
 
@@ -198,14 +143,13 @@ var alertKinds = map[escrow.AlertKind]alert.Kind{
 	escrow.Refusing: alert.ChannelStuck, escrow.Waiting: alert.ChannelStuck, escrow.Unguarded: alert.ChannelStuck,
 }
 
-func (s *Service) alertRecord(r *raised, now int64) *kgo.Record {
-	a := &r.alert
+func (s *Service) alertRecord(a *targeting.Alert, now int64) *kgo.Record {
 	cause := a.Cause
 	if cause == "" {
 		cause = strconv.FormatInt(now, 10)
 	}
-	return topics.Record(schemas.StockAlerts, r.sku.id, s.deps.Codec.AppendAlert(nil, &alert.Alert{
-		ID: "exposure-" + a.Kind.String() + "/" + r.sku.id + "/" + a.Channel + "/" + cause, Kind: alertKinds[a.Kind], SKU: r.sku.id, Channel: a.Channel, Units: a.Units,
+	return topics.Record(schemas.StockAlerts, a.SKU, s.deps.Codec.AppendAlert(nil, &alert.Alert{
+		ID: "exposure-" + a.Kind.String() + "/" + a.SKU + "/" + a.Channel + "/" + cause, Kind: alertKinds[a.Kind], SKU: a.SKU, Channel: a.Channel, Units: a.Units,
 		Cause: a.Cause, Message: a.Message, At: now, RaisedBy: serviceName,
 	}))
 }

@@ -18,10 +18,8 @@ require (
 	go.uber.org/goleak v1.3.0 // leaked goroutines in tests
 )
 
-require pgregory.net/rapid v1.3.0 // property tests
-
 require (
-	github.com/HdrHistogram/hdrhistogram-go v1.4.0 // delays of channels
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0 // indirect
 	github.com/twmb/franz-go/pkg/kmsg v1.15.0 // offsets in transactions
 )
 

@@ -93,7 +93,7 @@ func (s *Service) resultsFrom(ctx context.Context, fresh map[int32]*owned, ends 
 	for p, o := range fresh {
 		if c, ok := group.Lookup(schemas.ChannelWrites, p); ok && c.At >= 0 {
 			out[p] = c.At
-		} else if !s.engine.waits(o.partition) {
+		} else if o.Open() == 0 {
 			end, _ := ends.Lookup(schemas.ChannelWrites, p)
 			out[p] = end.Offset
 		}
@@ -163,5 +163,5 @@ func (s *Service) restore(ctx context.Context, o *owned, r *kgo.Record) {
 			"offset", r.Offset, "sku", string(r.Key), "err", err)
 		return
 	}
-	s.engine.restore(o.partition, t)
+	s.engine.Restore(o.Partition, t)
 }

@@ -70,11 +70,11 @@ func (s *Service) disconnect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p, o := range s.parts {
-		s.engine.drop(o.partition)
+		s.engine.Drop(o.Partition)
 		delete(s.parts, p)
 	}
 	s.pointers = s.pointers[:0]
-	s.engine.allots = nil
+	s.engine.Again() // whoever loads the books next has them
 	s.joined.Store(false)
 	s.started.Store(false)
 	s.adrift.Store(false)
@@ -116,7 +116,7 @@ func (s *Service) clear(ctx context.Context) {
 	s.mu.Lock()
 	for p, o := range s.parts {
 		if o.loaded {
-			at[p] = kgo.EpochOffset{Epoch: -1, Offset: o.next}
+			at[p] = kgo.EpochOffset{Epoch: -1, Offset: o.Next()}
 		}
 	}
 	s.mu.Unlock()
@@ -168,7 +168,7 @@ func (s *Service) owners() map[int32]*owned {
 	defer s.mu.Unlock()
 	out := make(map[int32]*owned, len(s.parts))
 	for p, o := range s.parts {
-		if o.live {
+		if o.Live() {
 			out[p] = o
 		}
 	}
@@ -181,9 +181,9 @@ func (s *Service) offsets(parts map[int32]*owned, whole bool) map[string]map[int
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p, o := range parts {
-		o.committed = max(o.committed, o.next) // reading again what was committed before never takes the group's offset back
+		o.committed = max(o.committed, o.Next()) // reading again what was committed before never takes the group's offset back
 		levels[p] = kgo.EpochOffset{Epoch: -1, Offset: o.committed}
-		if whole && o.live {
+		if whole && o.Live() {
 			results[p] = kgo.EpochOffset{Epoch: -1, Offset: o.results}
 		}
 	}

@@ -8,6 +8,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/onhand/onhand/stock/targeting"
 )
 
 // Stats is how far the allocator is, and what it did since it started.
@@ -38,7 +40,7 @@ type counters struct {
 	levels, stale, rejected, targets, withdrawn, skus, lag, settings, recompute, lastBatch atomic.Int64
 	results, granted, alerts, booked, unsettled, open, slack, checked, breaches            atomic.Int64
 	duration                                                                               metric.Float64Histogram
-	risks                                                                                  atomic.Pointer[map[string]Risk]
+	risks                                                                                  atomic.Pointer[map[string]targeting.Risk]
 }
 
 func (c *counters) batch(ctx context.Context, took time.Duration) {
@@ -113,7 +115,7 @@ func (s *Service) observe() (stop func(), err error) {
 	reads = append(reads, func(to metric.Observer) {
 		for channel, r := range s.Risks() {
 			to.ObserveFloat64(units, r.Units, metric.WithAttributes(attribute.String("channel", channel)))
-			for i, at := range RiskLevels {
+			for i, at := range targeting.RiskLevels {
 				to.ObserveInt64(skus, r.SKUs[i], metric.WithAttributes(attribute.String("channel", channel), attribute.String("at_least", strconv.FormatFloat(at, 'g', -1, 64))))
 			}
 		}

@@ -1,4 +1,4 @@
-package allocator
+package targeting
 
 import (
 	"container/heap"
@@ -12,6 +12,7 @@ import (
 	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
+	"github.com/onhand/onhand/stock/order"
 	"github.com/onhand/onhand/stock/write"
 )
 
@@ -25,50 +26,145 @@ type exposed struct {
 	apis    []escrow.API // by the plan's channel numbers
 	epoch   int64        // of the settings
 	skew    int64
-	delays  func(channel string) escrow.Delay // as measured; nil for none
-	sold    func(channel string, delay int64) // told of each sale's way to here; nil for nobody
-	now     int64                             // of the latest turn: when levels are taken in
+	delays  *delays
+	now     int64      // of the turn: when levels are taken in
+	filled  *Partition // whose channels the input has; nil when it has to be filled anew
 	sales_  []escrow.Counter
 	wakes   wakes
 	allots  []*event.Event // granted by the books that were loaded: nobody knows whether they were written
 
-	kept     []*sku                  // whose books are to be stored
-	raised   []raised                // alerts
-	unsealed map[*partition]struct{} // whose certificate changed since it was written
-	finished []escrow.Certificate    // of days that are over
+	day       string // of the certificates, and its number since 1970
+	dayNumber int64
+
+	kept     []*SKU               // whose books are to be stored
+	alerts   []Alert              //
+	finished []escrow.Certificate // of days that are over
 }
 
-// raised is an alert on a SKU.
-type raised struct {
-	sku   *sku
-	alert escrow.Alert
-}
-
-// result is what became of a write.
-type result struct {
-	operation        write.Operation
-	outcome          write.Outcome
-	value            allocation.Units // quantity, or change
-	sentAt, ackedAt  int64
-	shown            allocation.Units
-	shownKnown, open bool // open: it was the granted write, and may still be applied
+// Alert is an alert on a SKU.
+type Alert struct {
+	SKU string
+	escrow.Alert
 }
 
 // seal is the certificate of a partition.
 type seal struct {
 	escrow.Certificate
 	written int64 // when; its checks are written with other things, or at last after a while
+	changed bool  // since it was written
 }
 
-func (e *engine) resetExposed() {
+func (e *Engine) resetExposed() {
 	clear(e.kept)
-	clear(e.raised)
-	e.kept, e.raised, e.finished = e.kept[:0], e.raised[:0], e.finished[:0]
+	clear(e.alerts)
+	e.kept, e.alerts = e.kept[:0], e.alerts[:0]
+}
+
+// Kept is the SKUs whose books must be stored with what was decided last, in one transaction: those in phase pooled have none any more.
+func (e *Engine) Kept() []*SKU { return e.kept }
+
+// Alerts is what people should know of what was decided last.
+func (e *Engine) Alerts() []Alert { return e.alerts }
+
+// Again gives the changes of allotments that books which were loaded wait for: whoever granted them may not have written them. It gives each once.
+func (e *Engine) Again() []*event.Event {
+	a := e.allots
+	e.allots = nil
+	return a
+}
+
+// claims notes the changes of allotments that the books of a SKU wait for.
+func (e *Engine) claims(s *SKU) {
+	s.books.Claims(func(g *escrow.Grant) { e.allots = append(e.allots, allotment(s.id, g, e.now)) })
+}
+
+// sourceOnhand is the source of events that Onhand itself is behind.
+const sourceOnhand = "onhand"
+
+// allotment is the event of a grant to a claim channel.
+func allotment(sku string, g *escrow.Grant, now int64) *event.Event {
+	e := &event.Event{
+		ID: "allot/" + g.ID, Kind: event.AllotmentChanged, SKU: sku, Channel: g.Channel, Quantity: g.Write.Delta, Sequence: escrow.Sequence(g.ID), Reason: g.Reason,
+		OccurredAt: now, ReceivedAt: now, Source: sourceOnhand, Checked: true,
+	}
+	if g.Write.Operation == write.Lift {
+		e.Kind, e.Quantity = event.AllotmentEnded, 0
+	}
+	return e
+}
+
+// SealAfter is the longest that checks of the invariant are not in the certificate, in microseconds. A crash forgets that they were made, nothing else.
+const SealAfter int64 = 5_000_000
+
+// Unsealed reports that a certificate changed since [Engine.Seal] gave it.
+func (e *Engine) Unsealed() bool {
+	return slices.ContainsFunc(e.parts, func(p *Partition) bool { return p.seal.changed })
+}
+
+// Seal calls f with the certificates that are to be written now: those of days that are over, and those that changed, if something else is written with them or the last time
+// was more than [SealAfter] ago.
+func (e *Engine) Seal(now int64, with bool, f func(*escrow.Certificate)) {
+	for i := range e.finished {
+		f(&e.finished[i])
+		with = true
+	}
+	e.finished = e.finished[:0]
+	for _, p := range e.parts {
+		if p.seal.changed && (with || now-p.seal.written > SealAfter) {
+			p.seal.written, p.seal.changed = now, false
+			f(&p.seal.Certificate)
+			with = true
+		}
+	}
+}
+
+// RestoreCertificate takes in the certificate of the day as it was written.
+func (e *Engine) RestoreCertificate(p *Partition, c *escrow.Certificate) {
+	p.seal = seal{Certificate: *c}
+}
+
+// Certificate is that of the day.
+func (p *Partition) Certificate() *escrow.Certificate { return &p.seal.Certificate }
+
+// Booked is how many SKUs have their exposure kept in books.
+func (p *Partition) Booked() int { return len(p.booked) }
+
+// Unsettled is how many of these have exposure that waits for an order watermark or is not known yet.
+func (p *Partition) Unsettled() int { return p.unsure }
+
+// Open is how many granted writes have no result yet.
+func (p *Partition) Open() int { return p.open }
+
+// Audit has every channel whose exposure is other than what it is thought to show looked at with the next decisions.
+func (e *Engine) Audit() {
+	for _, p := range e.parts {
+		for _, s := range p.booked {
+			s.books.Audit()
+			e.touch(p, s)
+		}
+	}
+}
+
+// enter enters the SKU among those with books, or takes it from there.
+func (s *SKU) enter(booked bool) {
+	p := s.of
+	switch {
+	case booked == (s.booked > 0):
+	case booked:
+		p.booked = append(p.booked, s)
+		s.booked = len(p.booked)
+	default:
+		last := p.booked[len(p.booked)-1]
+		p.booked[s.booked-1], last.booked = last, s.booked
+		p.booked[len(p.booked)-1] = nil
+		p.booked, s.booked = p.booked[:len(p.booked)-1], 0
+	}
 }
 
 // learn takes in what the plan says of each channel's API.
-func (e *engine) learn(plan *catalog.Plan) {
+func (e *Engine) learn(plan *catalog.Plan) {
 	e.epoch++
+	e.filled = nil
 	e.apis = e.apis[:0]
 	for _, ch := range plan.Channels {
 		e.apis = append(e.apis, escrow.APIOf(ch))
@@ -76,7 +172,7 @@ func (e *engine) learn(plan *catalog.Plan) {
 }
 
 // bookLevel feeds the books.
-func (e *engine) bookLevel(s *sku, l *ledger.Level) {
+func (e *Engine) bookLevel(s *SKU, l *ledger.Level) {
 	e.sales_ = e.sales_[:0]
 	add := func(channel string) *escrow.Counter {
 		for i := range e.sales_ {
@@ -101,44 +197,40 @@ func (e *engine) bookLevel(s *sku, l *ledger.Level) {
 }
 
 // sales tells how long the sales that a level adds were under way, before the counters take it in.
-func (e *engine) sales(s *sku, l *ledger.Level) {
-	if e.sold == nil || !s.of.live {
+func (e *Engine) sales(s *SKU, l *ledger.Level) {
+	if !s.of.live {
 		return
 	}
 	for i := range l.Sold {
 		if c := &l.Sold[i]; c.EarliestAt > 0 && e.now > 0 {
 			for j := range s.counters {
 				if k := &s.counters[j]; k.channel == c.Channel && c.Units > k.sold {
-					e.sold(k.channel, e.now-c.EarliestAt)
+					e.delays.sold(k.channel, e.now-c.EarliestAt)
 				}
 			}
 		}
 	}
 }
 
-// restoreBooks takes in the books of a SKU as they were stored.
-func (e *engine) restoreBooks(p *partition, x *escrow.Snapshot) {
+// RestoreBooks takes in the books of a SKU as they were stored.
+func (e *Engine) RestoreBooks(p *Partition, x *escrow.Snapshot) {
 	s := p.sku(x.SKU)
 	s.books, s.stored = escrow.Restore(x), true
-	if x.Phase != escrow.Pooled {
-		p.booked[s] = struct{}{}
-	} else {
-		delete(p.booked, s)
-	}
+	s.enter(x.Phase != escrow.Pooled)
 	s.recount()
 }
 
-// unbook takes in that a SKU has no books.
-func (e *engine) unbook(p *partition, id string) {
+// Unbook takes in that a SKU has no books.
+func (e *Engine) Unbook(p *Partition, id string) {
 	if s := p.skus[id]; s != nil {
 		s.books, s.stored = &escrow.SKU{ID: s.id}, false
-		delete(p.booked, s)
+		s.enter(false)
 		s.recount()
 	}
 }
 
 // recount brings the partition's counts up to date with the books of the SKU.
-func (s *sku) recount() {
+func (s *SKU) recount() {
 	open, unsure := s.books.OpenWrites(), s.books.Phase() != escrow.Pooled && !s.books.Settled()
 	s.of.open += open - s.open
 	if unsure != s.unsure {
@@ -151,11 +243,11 @@ func (s *sku) recount() {
 	s.open, s.unsure = open, unsure
 }
 
-// waits reports that a write granted in the partition has no result yet.
-func (e *engine) waits(p *partition) bool { return p.open > 0 }
-
-// result takes in what a write did. It returns false when no open write of the books is meant.
-func (e *engine) result(p *partition, r *write.Result) bool {
+// Result takes in what a write did. It returns false when no open write of the books is meant.
+func (e *Engine) Result(p *Partition, r *write.Result) bool {
+	if r.Outcome == write.Applied && r.AckedAt > 0 && r.DecidedAt > 0 {
+		e.delays.wrote(e.name(r.Channel), r.AckedAt-r.DecidedAt)
+	}
 	s := p.skus[r.SKU]
 	if s == nil {
 		return false
@@ -168,32 +260,72 @@ func (e *engine) result(p *partition, r *write.Result) bool {
 	}
 	if at, ok := s.find(r.Channel); ok {
 		last := &s.shown[at].last
-		if r.SentAt >= last.sentAt {
-			*last = result{operation: r.Operation, outcome: r.Outcome, value: r.Quantity, sentAt: r.SentAt, ackedAt: r.AckedAt, shown: r.Shown,
-				shownKnown: r.ShownKnown, open: mine && r.Outcome == write.Unknown && !r.Settled}
+		if r.SentAt >= last.SentAt {
+			*last = LastWrite{Operation: r.Operation, Outcome: r.Outcome, Value: r.Quantity, SentAt: r.SentAt, AckedAt: r.AckedAt, Shown: r.Shown,
+				ShownKnown: r.ShownKnown, Open: mine && r.Outcome == write.Unknown && !r.Settled}
 			if r.Operation == write.Delta {
-				last.value = r.Delta
+				last.Value = r.Delta
 			}
 		}
 	}
 	return mine
 }
 
-func (s *sku) find(channel string) (at int, ok bool) {
+func (s *SKU) find(channel string) (at int, ok bool) {
 	return slices.BinarySearchFunc(s.shown, channel, func(a shown, channel string) int { return strings.Compare(a.channel, channel) })
 }
 
 // stallAfter is when an order watermark that stands counts as gone; one that moves again then has adaptive SKUs decided anew.
 const stallAfter = int64(10 * time.Minute / time.Microsecond)
 
-// passed takes in that the order watermark of a channel is in force.
-func (e *engine) passed(p *partition, channel string, until, now int64) {
-	was := p.marks[channel]
-	if until <= was {
+// maxAhead is how many watermarks of a channel wait for their levels at most. What is left out only comes later.
+const maxAhead = 1000
+
+// waiting is the watermarks of a channel that wait for their levels.
+type waiting struct {
+	channel string
+	marks   []order.Watermark
+}
+
+// Watermark takes in an order watermark. It is in force once the levels below its offset have been read ([Engine.Read]).
+func (e *Engine) Watermark(p *Partition, w *order.Watermark) {
+	at := slices.IndexFunc(p.ahead, func(x waiting) bool { return x.channel == w.Channel })
+	if at < 0 {
+		at = len(p.ahead)
+		p.ahead = append(p.ahead, waiting{channel: e.name(w.Channel)})
+	}
+	x := &p.ahead[at]
+	if n := len(x.marks); n > 0 && (w.Until <= x.marks[n-1].Until || n >= maxAhead) {
 		return
 	}
-	p.marks[e.name(channel)] = until
-	if was+stallAfter < now {
+	x.marks = append(x.marks, order.Watermark{Channel: x.channel, Until: w.Until, LevelsOffset: w.LevelsOffset})
+}
+
+// Read takes in that the levels of the partition have been read up to an offset, and brings the watermarks into force that waited for that.
+func (e *Engine) Read(p *Partition, next int64) {
+	p.next = next
+	var moved, begun bool
+	for i := range p.ahead {
+		x := &p.ahead[i]
+		n := 0
+		for n < len(x.marks) && x.marks[n].LevelsOffset <= next {
+			n++
+		}
+		if n == 0 {
+			continue
+		}
+		until, was := x.marks[n-1].Until, p.marks[x.channel]
+		x.marks = slices.Delete(x.marks, 0, n)
+		if until > was {
+			p.marks[x.channel] = until
+			moved, begun = true, begun || was+stallAfter < e.now
+		}
+	}
+	if !moved {
+		return
+	}
+	e.filled = nil
+	if begun {
 		p.begun++
 		e.touchAll(p)
 		return
@@ -201,8 +333,8 @@ func (e *engine) passed(p *partition, channel string, until, now int64) {
 	if len(p.booked) == 0 {
 		return
 	}
-	e.fill(p, now)
-	for s := range p.booked {
+	e.fill(p, e.now)
+	for _, s := range p.booked {
 		if e.in.Version = e.terms(s); !s.books.Quiet(&e.in) {
 			e.touch(p, s)
 		}
@@ -210,58 +342,54 @@ func (e *engine) passed(p *partition, channel string, until, now int64) {
 }
 
 // terms is the version of everything that people set for a SKU, or that counts as such.
-func (e *engine) terms(s *sku) int64 { return e.epoch<<40 + s.of.begun<<20 + s.relisted }
+func (e *Engine) terms(s *SKU) int64 { return e.epoch<<40 + s.of.begun<<20 + s.relisted }
 
 // fill sets what an input says of channels.
-func (e *engine) fill(p *partition, now int64) {
+func (e *Engine) fill(p *Partition, now int64) {
 	in := &e.in
 	in.Now, in.Layout, in.APIs, in.Skew = now, e.plan.Layout, e.apis, e.skew
+	if e.filled == p {
+		return
+	}
+	e.filled = p
 	in.Marks, in.Delays = in.Marks[:0], in.Delays[:0]
 	for i := range e.plan.Channels {
 		id := e.plan.Layout.SellerID(i)
 		in.Marks = append(in.Marks, p.marks[id])
-		var d escrow.Delay
-		if e.delays != nil {
-			d = e.delays(id)
-		}
-		in.Delays = append(in.Delays, d)
+		in.Delays = append(in.Delays, e.delays.of(id, e.now))
 	}
 }
 
 // byBooks decides for a SKU whose exposure is or may have to be kept in books. It returns false when it is pooled, and to be decided as such.
-func (e *engine) byBooks(s *sku, rules *allocation.Rules, now int64) bool {
-	p, was := s.of, s.books.Phase()
+func (e *Engine) byBooks(s *SKU, rules *allocation.Rules, now int64) bool {
+	was := s.books.Phase()
 	if was == escrow.Pooled && !s.books.Allotted() && (rules.Guarantee == allocation.NoGuarantee || !e.writable(rules)) {
 		return false
 	}
 	if !s.known && !s.forgotten { // its level is missing: what it shows stays, and results of what was granted are kept
-		if s.books.Kept() {
-			e.kept = append(e.kept, s)
-		}
+		e.keep(s)
 		return was != escrow.Pooled
 	}
 	e.escrowInput(s, rules, now)
 	quiet := s.books.Quiet(&e.in)
 	d := e.decider.Decide(s.books, &e.in)
 	s.recount()
-	if s.wake = d.Wake; s.wake > 0 {
-		heap.Push(&e.wakes, wake{s.wake, s})
+	if s.wake != d.Wake {
+		if s.wake = d.Wake; s.wake > 0 {
+			heap.Push(&e.wakes, wake{s.wake, s})
+		}
 	}
 	if !quiet {
 		s.hindrance = d.Hindrance
 	}
 	for _, a := range d.Alerts {
-		e.raised = append(e.raised, raised{s, a})
+		e.alerts = append(e.alerts, Alert{s.id, a})
 	}
-	if d.Phase == escrow.Pooled {
-		delete(p.booked, s)
-	} else {
-		p.booked[s] = struct{}{}
+	s.enter(d.Phase != escrow.Pooled)
+	if d.Phase != escrow.Pooled {
 		e.certify(s, len(d.Grants), now)
 	}
-	if s.books.Kept() {
-		e.kept = append(e.kept, s)
-	}
+	e.keep(s)
 	if d.Phase == escrow.Pooled {
 		return false
 	}
@@ -269,8 +397,16 @@ func (e *engine) byBooks(s *sku, rules *allocation.Rules, now int64) bool {
 	return true
 }
 
+// keep notes that the books of a SKU are to be stored, or their record to be taken away, if that is so.
+func (e *Engine) keep(s *SKU) {
+	if s.books.Kept() && (s.stored || s.books.Phase() != escrow.Pooled) {
+		s.stored = s.books.Phase() != escrow.Pooled
+		e.kept = append(e.kept, s)
+	}
+}
+
 // writable reports that a channel that lists the SKU is ever written (those that ask before they sell cannot sell a unit twice among themselves), or that the rules want books whatever that means.
-func (e *engine) writable(rules *allocation.Rules) bool {
+func (e *Engine) writable(rules *allocation.Rules) bool {
 	if rules.Guarantee == allocation.Strict {
 		return true
 	}
@@ -282,7 +418,7 @@ func (e *engine) writable(rules *allocation.Rules) bool {
 	return false
 }
 
-func (e *engine) escrowInput(s *sku, rules *allocation.Rules, now int64) {
+func (e *Engine) escrowInput(s *SKU, rules *allocation.Rules, now int64) {
 	e.fill(s.of, now)
 	in := &e.in
 	in.Version, in.Rules, in.Stock, in.Unassigned = e.terms(s), rules, s.stock, s.unassigned
@@ -296,23 +432,28 @@ func (e *engine) escrowInput(s *sku, rules *allocation.Rules, now int64) {
 	}
 }
 
+// dayLength is a day in microseconds.
+const dayLength = int64(24 * time.Hour / time.Microsecond)
+
 // certify enters what a decision left into the certificate of the day.
-func (e *engine) certify(s *sku, granted int, now int64) {
+func (e *Engine) certify(s *SKU, granted int, now int64) {
 	p := s.of
-	day := time.UnixMicro(now).UTC().Format(time.DateOnly)
-	if p.seal.Day != day {
-		if _, ok := e.unsealed[p]; ok {
+	if n := now / dayLength; n != e.dayNumber || e.day == "" {
+		e.dayNumber, e.day = n, time.UnixMicro(now).UTC().Format(time.DateOnly)
+	}
+	if p.seal.Day != e.day {
+		if p.seal.changed {
 			e.finished = append(e.finished, p.seal.Certificate)
 		}
-		p.seal = seal{written: now, Certificate: escrow.Certificate{Day: day, Partition: p.id}}
+		p.seal = seal{written: now, Certificate: escrow.Certificate{Day: e.day, Partition: p.id}}
 	}
 	p.seal.Check(s.books, granted, now)
-	e.unsealed[p] = struct{}{}
+	p.seal.changed = true
 }
 
 // strict writes the targets of a SKU under the books: those with a granted write, and those of channels whose last target had none of the books, as the
 // pusher is to leave them alone.
-func (e *engine) strict(s *sku, d *escrow.Decision, now int64) {
+func (e *Engine) strict(s *SKU, d *escrow.Decision, now int64) {
 	e.next = append(e.next[:0], s.shown...)
 	solved := false
 	for i := range d.Grants {
@@ -347,7 +488,7 @@ func (e *engine) strict(s *sku, d *escrow.Decision, now int64) {
 		e.steps = e.derive(e.steps, s, g.Channel)
 		e.steps = append(e.steps, allocation.Step{Name: "granted", Units: x.quantity, Detail: said})
 		t.Explanation = e.steps[at:len(e.steps):len(e.steps)]
-		e.out = append(e.out, decision{sku: s, target: t, allots: allots})
+		e.out = append(e.out, Decision{SKU: s, Target: t, Allots: allots})
 		e.put(x)
 	}
 	for i := range e.offers {
@@ -371,7 +512,7 @@ func (e *engine) strict(s *sku, d *escrow.Decision, now int64) {
 		e.steps = e.derive(e.steps, s, id)
 		e.steps = append(e.steps, allocation.Step{Name: "granted", Units: x.quantity, Detail: "nothing yet: no other write may go out meanwhile"})
 		t.Explanation = e.steps[from:len(e.steps):len(e.steps)]
-		e.out = append(e.out, decision{sku: s, target: t})
+		e.out = append(e.out, Decision{SKU: s, Target: t})
 		e.put(x)
 	}
 	for i := 0; i < len(e.next); i++ {
@@ -380,7 +521,7 @@ func (e *engine) strict(s *sku, d *escrow.Decision, now int64) {
 			continue
 		}
 		e.withdraw(s, x, now)
-		e.out[len(e.out)-1].target.Write = &allocation.GrantedWrite{}
+		e.out[len(e.out)-1].Target.Write = &allocation.GrantedWrite{}
 		e.next = slices.Delete(e.next, i, i+1)
 		i--
 	}
@@ -391,7 +532,7 @@ func find(list []shown, channel string) (at int, ok bool) {
 	return slices.BinarySearchFunc(list, channel, func(a shown, channel string) int { return strings.Compare(a.channel, channel) })
 }
 
-func (e *engine) offered(channel string) bool {
+func (e *Engine) offered(channel string) bool {
 	for i := range e.offers {
 		if e.plan.Layout.SellerID(e.offers[i].Channel) == channel {
 			return true
@@ -401,7 +542,7 @@ func (e *engine) offered(channel string) bool {
 }
 
 // strictShown is what was shown last, with the counters of now.
-func (e *engine) strictShown(s *sku, channel, external string) shown {
+func (e *Engine) strictShown(s *SKU, channel, external string) shown {
 	x := shown{channel: e.name(channel)}
 	if at, ok := find(e.next, channel); ok {
 		x = e.next[at]
@@ -420,7 +561,7 @@ func (e *engine) strictShown(s *sku, channel, external string) shown {
 }
 
 // put enters what is shown now.
-func (e *engine) put(x shown) {
+func (e *Engine) put(x shown) {
 	at, ok := find(e.next, x.channel)
 	if ok {
 		e.next[at] = x
@@ -432,7 +573,7 @@ func (e *engine) put(x shown) {
 // unknownExposure stands for exposure that is not known yet.
 const unknownExposure allocation.Units = -1
 
-func (e *engine) exposure(s *sku, channel string) allocation.Units {
+func (e *Engine) exposure(s *SKU, channel string) allocation.Units {
 	v, ok := s.books.View(channel)
 	switch {
 	case !ok:
@@ -444,7 +585,7 @@ func (e *engine) exposure(s *sku, channel string) allocation.Units {
 }
 
 // derive is how the books see a channel: the steps of the rules on what is available, then what is in the books. The solver has solved the SKU.
-func (e *engine) derive(steps []allocation.Step, s *sku, channel string) []allocation.Step {
+func (e *Engine) derive(steps []allocation.Step, s *SKU, channel string) []allocation.Step {
 	for i := range e.offers {
 		if e.plan.Layout.SellerID(e.offers[i].Channel) == channel {
 			steps = e.solver.Explain(steps, i)
@@ -511,7 +652,7 @@ type wakes []wake
 
 type wake struct {
 	at  int64
-	sku *sku
+	sku *SKU
 }
 
 func (w wakes) Len() int           { return len(w) }
@@ -531,7 +672,7 @@ func (w *wakes) Pop() any {
 }
 
 // due touches the SKUs whose time has come.
-func (e *engine) due(now int64) {
+func (e *Engine) due(now int64) {
 	for len(e.wakes) > 0 && (e.wakes[0].at <= now || e.wakes[0].sku.wake != e.wakes[0].at) {
 		x := heap.Pop(&e.wakes).(wake)
 		if x.sku.wake == x.at && x.at <= now {
@@ -541,8 +682,8 @@ func (e *engine) due(now int64) {
 	}
 }
 
-// nextWake is the time of the first SKU to be decided again; 0 when there is none.
-func (e *engine) nextWake() int64 {
+// NextWake is the time of the first SKU to be decided again; 0 when there is none.
+func (e *Engine) NextWake() int64 {
 	if len(e.wakes) == 0 {
 		return 0
 	}

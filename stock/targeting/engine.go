@@ -1,4 +1,4 @@
-package allocator
+package targeting
 
 import (
 	"slices"
@@ -11,13 +11,14 @@ import (
 	"github.com/onhand/onhand/stock/ledger"
 )
 
-// engine is what the allocator decides: it folds levels, listings and settings, and says which targets they change. It does no I/O and reads no clock, so a
-// sequence of calls always gives the same targets. Calls mark SKUs as touched; decide then decides for all touched SKUs at once, so that
-// a burst of levels of one SKU costs one decision, on the newest.
-type engine struct {
+// Engine folds levels, results of writes, order watermarks, listings and settings, and says which targets they change. A sequence of calls always gives the same
+// targets in the same order. Calls mark SKUs as touched; [Engine.Decide] then decides for all touched SKUs at once, so that a burst of levels of one SKU
+// costs one decision, on the newest. It is for one goroutine at a time.
+type Engine struct {
+	parts   []*Partition
 	plan    *catalog.Plan
 	listing func(sku string) *catalog.Listing
-	touched []*sku
+	touched []*SKU
 	names   map[string]string // locations and channels of levels, each kept once
 
 	solver allocation.Solver
@@ -25,33 +26,54 @@ type engine struct {
 	offers []catalog.Offer
 	next   []shown
 	steps  []allocation.Step
-	out    []decision
+	out    []Decision
 
 	exposed // what is decided by books of exposure
 }
 
-// partition is the SKUs of one partition of stock.levels. Until it is live, what is taken in only builds its state.
-type partition struct {
+// Partition is the SKUs of one partition of stock.levels. Until [Engine.Start], what is taken in only builds its state.
+type Partition struct {
 	id     int32
-	skus   map[string]*sku
+	skus   map[string]*SKU
+	list   []*SKU // the same, in the order in which they came
 	live   bool
-	booked map[*sku]struct{} // SKUs whose exposure is kept in books
-	marks  map[string]int64  // order watermarks in force, by channel
-	open   int               // granted writes without a result
-	unsure int               // of booked, those with exposure that is not settled
-	begun  int64             // grows when a channel's watermark appears or moves again: adaptive SKUs are decided anew
-	seal   seal              // the certificate of the day
+	booked []*SKU           // SKUs whose exposure is kept in books
+	marks  map[string]int64 // order watermarks in force, by channel
+	ahead  []waiting        // watermarks whose levels have not been read yet, in the order in which their channels came
+	next   int64            // levels were read up to here
+	open   int              // granted writes without a result
+	unsure int              // of booked, those with exposure that is not settled
+	begun  int64            // grows when a channel's watermark appears or moves again: adaptive SKUs are decided anew
+	seal   seal             // the certificate of the day
 }
 
-func newPartition(id int32) *partition {
-	return &partition{id: id, skus: make(map[string]*sku), booked: make(map[*sku]struct{}), marks: make(map[string]int64)}
+// Partition begins a partition of which nothing is known.
+func (e *Engine) Partition(id int32) *Partition {
+	p := &Partition{id: id, skus: make(map[string]*SKU), marks: make(map[string]int64)}
+	e.parts = append(e.parts, p)
+	return p
 }
 
-// sku is the state of one SKU.
-type sku struct {
+// ID is its number.
+func (p *Partition) ID() int32 { return p.id }
+
+// Live reports that its SKUs are decided: it was started, and not dropped.
+func (p *Partition) Live() bool { return p.live }
+
+// Next is the offset up to which its levels have been read.
+func (p *Partition) Next() int64 { return p.next }
+
+// SKUs is how many SKUs it knows.
+func (p *Partition) SKUs() int { return len(p.list) }
+
+// SKU is what is known of a SKU; nil when nothing is.
+func (p *Partition) SKU(id string) *SKU { return p.skus[id] }
+
+// SKU is the state of one SKU.
+type SKU struct {
 	id  string
 	key []byte // id, as a record key
-	of  *partition
+	of  *Partition
 
 	known        bool // a level is there
 	forgotten    bool // there was one, and the ledger took it back
@@ -69,6 +91,7 @@ type sku struct {
 	shown   []shown // by channel id: the targets last written
 
 	books    *escrow.SKU
+	booked   int   // its place in the partition's booked, from 1; 0 when it is not there
 	stored   bool  // its books are in exposure.books
 	open     int   // its part of the partition's open
 	unsure   bool  // counted in the partition's unsure
@@ -92,27 +115,48 @@ type shown struct {
 	quantity       allocation.Units
 	sold, restored allocation.Units
 	mode           string
-	last           result // of the newest write to the channel, for those who ask: no part of what is shown
+	last           LastWrite // of the newest write to the channel, for those who ask: no part of what is shown
 }
 
 // same says that another target would tell the channel nothing new.
 func (x shown) same(y shown) bool {
-	x.last, y.last = result{}, result{}
+	x.last, y.last = LastWrite{}, LastWrite{}
 	return x == y
 }
 
-// decision is one target to be written.
-type decision struct {
-	sku    *sku
-	target allocation.Target
-	allots *event.Event // written once the target is; nil for none
+// ID is its name.
+func (s *SKU) ID() string { return s.id }
+
+// Key is its name as the key of records. Do not change it.
+func (s *SKU) Key() []byte { return s.key }
+
+// Partition is the partition it is in.
+func (s *SKU) Partition() *Partition { return s.of }
+
+// Books is its books of exposure. Feed them through the engine only.
+func (s *SKU) Books() *escrow.SKU { return s.books }
+
+// Decision is one target to be written.
+type Decision struct {
+	SKU    *SKU
+	Target allocation.Target
+	Allots *event.Event // a change of what a claim channel may take, written once the target is; nil for none
 }
 
-func newEngine(listing func(string) *catalog.Listing) *engine {
-	return &engine{listing: listing, names: make(map[string]string), exposed: exposed{skew: escrow.DefaultSkew, unsealed: make(map[*partition]struct{})}}
+// New makes an engine. listing says who lists a SKU; skew is how far channels' clocks may be off, in microseconds.
+func New(listing func(sku string) *catalog.Listing, skew int64) *Engine {
+	return &Engine{listing: listing, names: make(map[string]string), exposed: exposed{skew: skew, delays: newDelays()}}
 }
 
-func (e *engine) name(s string) string {
+// Begin begins a turn: now is when what follows is taken in, in microseconds. SKUs that were to be decided again by now are touched.
+func (e *Engine) Begin(now int64) {
+	e.now = now
+	e.filled = nil
+	e.delays.tick(now)
+	e.due(now)
+}
+
+func (e *Engine) name(s string) string {
 	if n, ok := e.names[s]; ok {
 		return n
 	}
@@ -121,26 +165,27 @@ func (e *engine) name(s string) string {
 	return s
 }
 
-func (e *engine) touch(p *partition, s *sku) {
+func (e *Engine) touch(p *Partition, s *SKU) {
 	if p.live && !s.touched {
 		s.touched = true
 		e.touched = append(e.touched, s)
 	}
 }
 
-func (p *partition) sku(id string) *sku {
+func (p *Partition) sku(id string) *SKU {
 	s := p.skus[id]
 	if s == nil {
-		s = &sku{id: strings.Clone(id), of: p}
+		s = &SKU{id: strings.Clone(id), of: p}
 		s.key = []byte(s.id)
 		s.books = &escrow.SKU{ID: s.id}
 		p.skus[s.id] = s
+		p.list = append(p.list, s)
 	}
 	return s
 }
 
-// restore takes in a target that was written earlier, by this process or another, so that only what differs from it is written again.
-func (e *engine) restore(p *partition, t *allocation.Target) {
+// Restore takes in a target that was written earlier, by this process or another, so that only what differs from it is written again.
+func (e *Engine) Restore(p *Partition, t *allocation.Target) {
 	s := p.sku(t.SKU)
 	s.decided = max(s.decided, t.LevelVersion)
 	at, found := slices.BinarySearchFunc(s.shown, t.Channel, func(a shown, channel string) int { return strings.Compare(a.channel, channel) })
@@ -161,8 +206,8 @@ func (e *engine) restore(p *partition, t *allocation.Target) {
 	}
 }
 
-// level takes in a level. It returns false, and changes nothing, when the level is not newer than what is known.
-func (e *engine) level(p *partition, l *ledger.Level) bool {
+// Level takes in a level. It returns false, and changes nothing, when the level is not newer than what is known.
+func (e *Engine) Level(p *Partition, l *ledger.Level) bool {
 	s := p.sku(l.SKU)
 	if s.known && l.Version <= s.version && l.Generation <= s.generation { // a ledger folded anew after Redis lost it counts generations anew, and versions not
 		return false
@@ -193,7 +238,7 @@ func (e *engine) level(p *partition, l *ledger.Level) bool {
 	return true
 }
 
-func (s *sku) counter(e *engine, channel string) *counter {
+func (s *SKU) counter(e *Engine, channel string) *counter {
 	for i := range s.counters {
 		if s.counters[i].channel == channel {
 			return &s.counters[i]
@@ -203,49 +248,61 @@ func (s *sku) counter(e *engine, channel string) *counter {
 	return &s.counters[len(s.counters)-1]
 }
 
-// forget takes in that the ledger no longer knows a SKU: its targets are withdrawn.
-func (e *engine) forget(p *partition, id string) {
+// Forget takes in that the ledger no longer knows a SKU: its targets are withdrawn.
+func (e *Engine) Forget(p *Partition, id string) {
 	if s := p.skus[id]; s != nil {
 		s.known, s.forgotten = false, true
 		e.touch(p, s)
 	}
 }
 
-// settings takes in other settings: every SKU of the partitions is decided anew.
-func (e *engine) settings(plan *catalog.Plan, partitions func(func(*partition))) {
+// Settings takes in other settings: every SKU is decided anew. There must be some before a partition is started.
+func (e *Engine) Settings(plan *catalog.Plan) {
 	e.plan = plan
 	e.learn(plan)
-	partitions(e.touchAll)
+	for _, p := range e.parts {
+		e.touchAll(p)
+	}
+}
+
+// SettingsVersion is that of the settings in force; 0 when there are none.
+func (e *Engine) SettingsVersion() int64 {
+	if e.plan == nil {
+		return 0
+	}
+	return e.plan.Version
 }
 
 // touchAll marks all SKUs of a partition.
-func (e *engine) touchAll(p *partition) {
-	for _, s := range p.skus {
+func (e *Engine) touchAll(p *Partition) {
+	for _, s := range p.list {
 		if s.known || s.forgotten {
 			e.touch(p, s)
 		}
 	}
 }
 
-// start makes a partition live, once the levels and targets that there were have been taken in, and has all its SKUs decided. A SKU whose level is
+// Start makes a partition live, once the levels and targets that there were have been taken in, and has all its SKUs decided. A SKU whose level is
 // not there keeps its targets: a lost topic is no reason to empty every shop.
-func (e *engine) start(p *partition) {
+func (e *Engine) Start(p *Partition) {
 	p.live = true
 	e.touchAll(p)
-	e.again(p)
+	for _, s := range p.booked {
+		e.claims(s)
+	}
 }
 
-// relisted takes in that the listing of a SKU changed.
-func (e *engine) relisted(p *partition, id string) {
+// Relisted takes in that the listing of a SKU changed.
+func (e *Engine) Relisted(p *Partition, id string) {
 	if s := p.skus[id]; s != nil && (s.known || s.books.Phase() != escrow.Pooled) {
 		s.relisted++
 		e.touch(p, s)
 	}
 }
 
-// decide decides for touched SKUs, until none is left or at least most targets are to be written; more says that some are left. Decisions and
-// the explanations in them are valid until the next call. now is the time of the decision, in microseconds.
-func (e *engine) decide(now int64, most int) (out []decision, more bool) {
+// Decide decides for touched SKUs, until none is left or at least most targets are to be written; more says that some are left. Decisions, the explanations in them,
+// and what [Engine.Kept] and [Engine.Alerts] say are valid until the next call. now is the time of the decision, in microseconds.
+func (e *Engine) Decide(now int64, most int) (out []Decision, more bool) {
 	e.out, e.steps = e.out[:0], e.steps[:0]
 	e.resetExposed()
 	n := 0
@@ -261,15 +318,15 @@ func (e *engine) decide(now int64, most int) (out []decision, more bool) {
 	return e.out, rest > 0
 }
 
-// drop forgets a partition that another instance has taken over.
-func (e *engine) drop(p *partition) {
+// Drop forgets a partition that another instance has taken over.
+func (e *Engine) Drop(p *Partition) {
 	p.live = false
-	delete(e.unsealed, p)
-	e.touched = slices.DeleteFunc(e.touched, func(s *sku) bool { return s.of == p })
+	e.parts = slices.DeleteFunc(e.parts, func(q *Partition) bool { return q == p })
+	e.touched = slices.DeleteFunc(e.touched, func(s *SKU) bool { return s.of == p })
 }
 
 // prepare finds who lists s, and puts what its targets depend on into the input; without a level nobody does.
-func (e *engine) prepare(s *sku) *allocation.Rules {
+func (e *Engine) prepare(s *SKU) *allocation.Rules {
 	e.offers = e.offers[:0]
 	l := e.listing(s.id)
 	if s.known {
@@ -291,7 +348,7 @@ func (e *engine) prepare(s *sku) *allocation.Rules {
 	return in.Rules
 }
 
-func (e *engine) decideSKU(s *sku, now int64) {
+func (e *Engine) decideSKU(s *SKU, now int64) {
 	if !s.known && len(s.shown) == 0 && s.books.Phase() == escrow.Pooled {
 		return
 	}
@@ -324,7 +381,7 @@ func (e *engine) decideSKU(s *sku, now int64) {
 		at := len(e.steps)
 		e.steps = e.solver.Explain(e.steps, i)
 		t.Explanation = e.steps[at:len(e.steps):len(e.steps)]
-		e.out = append(e.out, decision{sku: s, target: t})
+		e.out = append(e.out, Decision{SKU: s, Target: t})
 	}
 	for i := range old {
 		e.withdraw(s, &old[i], now)
@@ -334,7 +391,7 @@ func (e *engine) decideSKU(s *sku, now int64) {
 }
 
 // shows is what offer i of the last solved SKU amounts to.
-func (e *engine) shows(s *sku, i int, rules *allocation.Rules) shown {
+func (e *Engine) shows(s *SKU, i int, rules *allocation.Rules) shown {
 	o := &e.offers[i]
 	x := shown{channel: e.plan.Layout.SellerID(o.Channel), externalID: o.ExternalID, quantity: e.solver.Target(i), mode: rules.Mode.String()}
 	for j := range s.counters {
@@ -346,7 +403,7 @@ func (e *engine) shows(s *sku, i int, rules *allocation.Rules) shown {
 	return x
 }
 
-func (e *engine) target(s *sku, x *shown, now int64) allocation.Target {
+func (e *Engine) target(s *SKU, x *shown, now int64) allocation.Target {
 	return allocation.Target{
 		SKU: s.id, Channel: x.channel, ExternalID: x.externalID, Quantity: x.quantity, LevelVersion: s.version, SourceOffset: s.sourceOffset,
 		SettingsVersion: e.plan.Version, Mode: x.mode, Sold: x.sold, Restored: x.restored, ReceivedAt: s.receivedAt, OldestReceivedAt: s.oldest, DecidedAt: now,
@@ -354,7 +411,7 @@ func (e *engine) target(s *sku, x *shown, now int64) allocation.Target {
 }
 
 // withdraw tells a channel that it no longer lists s.
-func (e *engine) withdraw(s *sku, x *shown, now int64) {
+func (e *Engine) withdraw(s *SKU, x *shown, now int64) {
 	gone := *x
 	gone.quantity = 0
 	t := e.target(s, &gone, now)
@@ -362,5 +419,5 @@ func (e *engine) withdraw(s *sku, x *shown, now int64) {
 	at := len(e.steps)
 	e.steps = append(e.steps, allocation.Step{Name: "withdrawn", Detail: "the channel does not list the SKU"})
 	t.Explanation = e.steps[at:len(e.steps):len(e.steps)]
-	e.out = append(e.out, decision{sku: s, target: t})
+	e.out = append(e.out, Decision{SKU: s, Target: t})
 }

@@ -1,4 +1,4 @@
-package allocator
+package targeting_test
 
 import (
 	"fmt"
@@ -9,7 +9,9 @@ import (
 
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/ledger"
+	"github.com/onhand/onhand/stock/targeting"
 )
 
 // TestEngineAgainstFreshOne drives the engine with levels, listings and settings in any order, with restarts that know only the targets
@@ -26,29 +28,30 @@ func TestEngineAgainstFreshOne(t *testing.T) {
 		levels := map[string]*ledger.Level{}
 		written := map[string]allocation.Target{} // what a compacted topic holds
 
-		var e *engine
-		var p *partition
+		var e *targeting.Engine
+		var p *targeting.Partition
 		begin := func() {
-			e, p = newEngine(look), newPartition(0)
-			e.settings(catalog.Compile(set), func(f func(*partition)) { f(p) })
+			e = targeting.New(look, escrow.DefaultSkew)
+			p = e.Partition(0)
+			e.Settings(catalog.Compile(set))
 			for _, target := range written {
-				e.restore(p, &target)
+				e.Restore(p, &target)
 			}
 			for _, l := range levels {
-				e.level(p, l)
+				e.Level(p, l)
 			}
-			if out, _ := e.decide(1, 1); len(out) > 0 {
+			if out, _ := e.Decide(1, 1); len(out) > 0 {
 				t.Fatalf("decided before all was taken in: %+v", out)
 			}
-			e.start(p)
+			e.Start(p)
 		}
 		begin()
 		decide := func() {
 			for more := true; more; {
-				var out []decision
-				out, more = e.decide(1, rapid.IntRange(1, 5).Draw(t, "most"))
+				var out []targeting.Decision
+				out, more = e.Decide(1, rapid.IntRange(1, 5).Draw(t, "most"))
 				for i := range out {
-					target := out[i].target
+					target := out[i].Target
 					target.Explanation = nil
 					key := target.Channel + "/" + target.SKU
 					if old, ok := written[key]; ok && news(old) == news(target) {
@@ -58,15 +61,16 @@ func TestEngineAgainstFreshOne(t *testing.T) {
 				}
 			}
 			want := map[string]string{}
-			fresh, q := newEngine(look), newPartition(0)
-			fresh.settings(catalog.Compile(set), func(f func(*partition)) { f(q) })
+			fresh := targeting.New(look, escrow.DefaultSkew)
+			q := fresh.Partition(0)
+			fresh.Settings(catalog.Compile(set))
 			for _, l := range levels {
-				fresh.level(q, l)
+				fresh.Level(q, l)
 			}
-			fresh.start(q)
-			out, _ := fresh.decide(1, 1000)
+			fresh.Start(q)
+			out, _ := fresh.Decide(1, 1000)
 			for i := range out {
-				want[out[i].target.Channel+"/"+out[i].target.SKU] = news(out[i].target)
+				want[out[i].Target.Channel+"/"+out[i].Target.SKU] = news(out[i].Target)
 			}
 			got := map[string]string{}
 			for key, target := range written {
@@ -83,7 +87,7 @@ func TestEngineAgainstFreshOne(t *testing.T) {
 		small := rapid.Int64Range(0, 9)
 		settings := func() {
 			set.Version++
-			e.settings(catalog.Compile(set), func(f func(*partition)) { f(p) })
+			e.Settings(catalog.Compile(set))
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"level": func(t *rapid.T) {
@@ -97,7 +101,7 @@ func TestEngineAgainstFreshOne(t *testing.T) {
 					l.Locations = append(l.Locations, ledger.LocationLevel{Location: id, OnHand: ledger.Units(small.Draw(t, id))})
 				}
 				levels[l.SKU] = l
-				if !e.level(p, l) || e.level(p, l) {
+				if !e.Level(p, l) || e.Level(p, l) {
 					t.Fatal("a newer level is taken in once")
 				}
 			},
@@ -109,7 +113,7 @@ func TestEngineAgainstFreshOne(t *testing.T) {
 					}
 				}
 				listings[l.SKU] = l
-				e.relisted(p, l.SKU)
+				e.Relisted(p, l.SKU)
 			},
 			"channel": func(t *rapid.T) {
 				id := ch.Draw(t, "channel")
@@ -138,7 +142,7 @@ func TestEngineAgainstFreshOne(t *testing.T) {
 			"forget": func(t *rapid.T) {
 				id := sku.Draw(t, "sku")
 				delete(levels, id)
-				e.forget(p, id)
+				e.Forget(p, id)
 			},
 			"restart": func(t *rapid.T) {
 				decide() // what was taken in is decided before a stop

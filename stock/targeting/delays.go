@@ -1,8 +1,7 @@
-package allocator
+package targeting
 
 import (
 	"math"
-	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
@@ -10,29 +9,33 @@ import (
 )
 
 const (
-	delayWindow  = 5 * time.Minute  // how long a measured delay counts, and as long again at most
-	longestDelay = 15 * time.Minute // a sale told of later than that was not on its way: a sweep found it, or a file
-	leastDelays  = 20               // measurements before they say anything
-	delayShare   = 95               // percent
+	delayWindow  int64 = 5 * 60_000_000  // how long a measured delay counts, and as long again at most
+	longestDelay int64 = 15 * 60_000_000 // a sale told of later than that was not on its way: a sweep found it, or a file
+	delayEvery   int64 = 1_000_000       // how often it is worked out what was measured
+	leastDelays        = 20              // measurements before they say anything
+	delayShare         = 95              // percent
 )
+
+// Times are in microseconds.
 
 // delays is how long channels take, as measured lately: from a sale to its level, and from a decision to the channel's acknowledgement. Of one goroutine.
 type delays struct {
 	channels map[string]*channelDelays
-	turned   time.Time
+	turned   int64
 }
 
 type channelDelays struct {
 	event, write window
 	now          escrow.Delay
-	changed      bool
+	at           int64 // when now was worked out
+	changed      bool  // since
 }
 
 // window is the measurements of the current window and of the one before it.
 type window struct{ current, last *hdrhistogram.Histogram }
 
 func newWindow() window {
-	h := func() *hdrhistogram.Histogram { return hdrhistogram.New(1, longestDelay.Microseconds(), 2) }
+	h := func() *hdrhistogram.Histogram { return hdrhistogram.New(1, longestDelay, 2) }
 	return window{h(), h()}
 }
 
@@ -68,8 +71,8 @@ func (d *delays) channel(id string) *channelDelays {
 }
 
 // tick starts a new window when the time has come.
-func (d *delays) tick(now time.Time) {
-	if now.Sub(d.turned) < delayWindow {
+func (d *delays) tick(now int64) {
+	if now-d.turned < delayWindow {
 		return
 	}
 	d.turned = now
@@ -91,7 +94,7 @@ func (d *delays) wrote(channel string, us int64) {
 }
 
 func (c *channelDelays) measure(w *window, us int64) {
-	if us > longestDelay.Microseconds() || us == math.MinInt64 {
+	if us > longestDelay || us == math.MinInt64 {
 		return
 	}
 	_ = w.current.RecordValue(max(us, 1)) // within the range
@@ -99,13 +102,13 @@ func (c *channelDelays) measure(w *window, us int64) {
 }
 
 // of is the delays of a channel; zero where they are not known.
-func (d *delays) of(channel string) escrow.Delay {
+func (d *delays) of(channel string, now int64) escrow.Delay {
 	c := d.channels[channel]
 	if c == nil {
 		return escrow.Delay{}
 	}
-	if c.changed {
-		c.now, c.changed = escrow.Delay{Event: c.event.value(), Write: c.write.value()}, false
+	if c.changed && (now-c.at >= delayEvery || now < c.at) {
+		c.now, c.at, c.changed = escrow.Delay{Event: c.event.value(), Write: c.write.value()}, now, false
 	}
 	return c.now
 }
