@@ -215,7 +215,7 @@ func (e *Engine) sales(s *SKU, l *ledger.Level) {
 // RestoreBooks takes in the books of a SKU as they were stored.
 func (e *Engine) RestoreBooks(p *Partition, x *escrow.Snapshot) {
 	s := p.sku(x.SKU)
-	s.books, s.stored = escrow.Restore(x), true
+	s.books, s.stored, s.placed = escrow.Restore(x), true, false
 	s.enter(x.Phase != escrow.Pooled)
 	s.recount()
 }
@@ -223,7 +223,7 @@ func (e *Engine) RestoreBooks(p *Partition, x *escrow.Snapshot) {
 // Unbook takes in that a SKU has no books.
 func (e *Engine) Unbook(p *Partition, id string) {
 	if s := p.skus[id]; s != nil {
-		s.books, s.stored = &escrow.SKU{ID: s.id}, false
+		s.books, s.stored, s.placed = &escrow.SKU{ID: s.id}, false, false
 		s.enter(false)
 		s.recount()
 	}
@@ -360,6 +360,20 @@ func (e *Engine) fill(p *Partition, now int64) {
 	}
 }
 
+// rests reports that the books of a SKU have nothing to decide: a sale was seen, as most often, or a watermark that nothing waits for.
+func (e *Engine) rests(s *SKU, now int64) bool {
+	if !s.placed || !s.known || s.books.Phase() != escrow.Strict {
+		return false
+	}
+	e.fill(s.of, now)
+	if e.in.Version = e.terms(s); !s.books.Quiet(&e.in) {
+		return false
+	}
+	e.certify(s, 0, now)
+	e.keep(s)
+	return true
+}
+
 // byBooks decides for a SKU whose exposure is or may have to be kept in books. It returns false when it is pooled, and to be decided as such.
 func (e *Engine) byBooks(s *SKU, rules *allocation.Rules, now int64) bool {
 	was := s.books.Phase()
@@ -386,6 +400,7 @@ func (e *Engine) byBooks(s *SKU, rules *allocation.Rules, now int64) bool {
 		e.alerts = append(e.alerts, Alert{s.id, a})
 	}
 	s.enter(d.Phase != escrow.Pooled)
+	s.placed = d.Phase == escrow.Strict
 	if d.Phase != escrow.Pooled {
 		e.certify(s, len(d.Grants), now)
 	}
@@ -515,9 +530,16 @@ func (e *Engine) strict(s *SKU, d *escrow.Decision, now int64) {
 		e.out = append(e.out, Decision{SKU: s, Target: t})
 		e.put(x)
 	}
-	for i := 0; i < len(e.next); i++ {
+	offers := e.offers
+	for i := 0; i < len(e.next); i++ { // both in order of id
 		x := &e.next[i]
-		if _, ok := s.books.View(x.channel); ok || e.offered(x.channel) {
+		for len(offers) > 0 && e.plan.Layout.SellerID(offers[0].Channel) < x.channel {
+			offers = offers[1:]
+		}
+		if len(offers) > 0 && e.plan.Layout.SellerID(offers[0].Channel) == x.channel {
+			continue
+		}
+		if _, ok := s.books.View(x.channel); ok {
 			continue
 		}
 		e.withdraw(s, x, now)
@@ -530,15 +552,6 @@ func (e *Engine) strict(s *SKU, d *escrow.Decision, now int64) {
 
 func find(list []shown, channel string) (at int, ok bool) {
 	return slices.BinarySearchFunc(list, channel, func(a shown, channel string) int { return strings.Compare(a.channel, channel) })
-}
-
-func (e *Engine) offered(channel string) bool {
-	for i := range e.offers {
-		if e.plan.Layout.SellerID(e.offers[i].Channel) == channel {
-			return true
-		}
-	}
-	return false
 }
 
 // strictShown is what was shown last, with the counters of now.

@@ -93,6 +93,7 @@ type SKU struct {
 	books    *escrow.SKU
 	booked   int   // its place in the partition's booked, from 1; 0 when it is not there
 	stored   bool  // its books are in exposure.books
+	placed   bool  // every channel that lists it has been told that it is under the books
 	open     int   // its part of the partition's open
 	unsure   bool  // counted in the partition's unsure
 	relisted int64 // times that its listing changed
@@ -350,6 +351,10 @@ func (e *Engine) prepare(s *SKU) *allocation.Rules {
 
 func (e *Engine) decideSKU(s *SKU, now int64) {
 	if !s.known && len(s.shown) == 0 && s.books.Phase() == escrow.Pooled {
+		return
+	}
+	if e.rests(s, now) {
+		s.decided, s.oldest = max(s.decided, s.version), 0
 		return
 	}
 	rules := e.prepare(s)
