@@ -52,6 +52,7 @@ type world struct {
 	shelf    []int64 // by SKU: truly there, not shipped, committed or not
 	left     []int64 // by SKU: shelf less what is sold: what can still be kept of promises
 	oversold []int64 // by SKU: units sold while nothing was left
+	byCounts []int64 // by SKU: of these, units that were short by no more than counts had found missing
 	kept     []int64 // by SKU: units sold and not cancelled
 	lost     []int64 // by SKU: units that counts found missing
 	moved    []int32 // by move: units that it came to
@@ -91,7 +92,7 @@ func (w *world) trace(a, b, c uint64) {
 func newWorld(c *Config, sc *scenario, m Mode) (*world, error) {
 	w := &world{
 		cfg: c, mode: m, sc: sc, now: begin, r: newSource(sc.seed, 50), markets: make([]market, len(sc.shops)),
-		shelf: make([]int64, len(sc.lines)), left: make([]int64, len(sc.lines)), oversold: make([]int64, len(sc.lines)), kept: make([]int64, len(sc.lines)), lost: make([]int64, len(sc.lines)),
+		shelf: make([]int64, len(sc.lines)), left: make([]int64, len(sc.lines)), oversold: make([]int64, len(sc.lines)), byCounts: make([]int64, len(sc.lines)), kept: make([]int64, len(sc.lines)), lost: make([]int64, len(sc.lines)),
 		res: newResult(m),
 	}
 	w.moved, w.known = make([]int32, len(sc.moves)), make([]uint8, len(sc.wants))
@@ -237,8 +238,10 @@ func (w *world) buyer() {
 	w.res.Orders++
 	w.res.Units += int64(units)
 	w.kept[x.sku] += int64(units)
-	if left := max(0, w.left[x.sku]); left < int64(units) {
-		w.oversold[x.sku] += int64(units) - left
+	if left := w.left[x.sku]; left < int64(units) {
+		over := int64(units) - max(0, left)
+		w.oversold[x.sku] += over
+		w.byCounts[x.sku] += min(over, max(0, w.lost[x.sku]-max(0, -left))) // it would have been there
 		w.trace(0xEE, uint64(i), uint64(units))
 	}
 	w.left[x.sku] -= int64(units)
@@ -317,9 +320,8 @@ func (w *world) moveHeard(i int, quantity int32) {
 // finish closes the books of the world.
 func (w *world) finish() {
 	for i := range w.oversold {
-		byCounts := min(w.oversold[i], w.lost[i])
-		w.res.OversoldUnits += w.oversold[i] - byCounts
-		w.res.OversoldByCounts += byCounts
+		w.res.OversoldUnits += w.oversold[i] - w.byCounts[i]
+		w.res.OversoldByCounts += w.byCounts[i]
 		n := &w.res.natures[w.sc.lines[i].nature]
 		n.sold += w.kept[i] - w.oversold[i]
 		n.ideal += w.sc.ideal[i]

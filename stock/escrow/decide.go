@@ -20,6 +20,7 @@ const (
 	stuckAfter int64 = 900_000_000 // a watermark that does not move
 	stalled    int64 = 900_000_000 // a watermark too old to rely on
 	strangers  int64 = 60_000_000  // a channel that Onhand never told of stock is waited for
+	leastPass  int64 = 10_000_000  // that an order watermark takes to pass a write
 	auditAfter int64 = 20_000_000  // exposure above what a channel is thought to show; doubled each time
 )
 
@@ -300,7 +301,7 @@ func (d *Decider) plan() {
 	for i := range s.channels {
 		sum += s.channels[i].demand(in.Now)
 	}
-	even := sum / (2 * max(4, int64(len(in.Offers))))
+	even := sum / (10 * max(4, int64(len(in.Offers))))
 	for i := range s.channels {
 		c := &s.channels[i]
 		b := c.book
@@ -743,7 +744,16 @@ func (d *Decider) raise() {
 	}
 }
 
-// lend lowers the channels that hold far more than their share, as far as others have run out.
+// back is how long it takes until room comes back from a channel that is lowered, in microseconds: a write, and where it is set to 0 for that, the watermark that has to pass it.
+func (d *Decider) back(p *plan) int64 {
+	t := delay(d.in, p.b.seller).Write
+	if p.api.Operation == write.Absolute {
+		t += max(leastPass, min(stalled, d.in.Now-mark(d.in, p.b.seller)))
+	}
+	return t
+}
+
+// lend lowers the channels that hold far more than their share, as far as others have less than theirs: first those of which most comes back soonest.
 func (d *Decider) lend() {
 	var need, coming Units
 	for i := range d.plans {
@@ -756,12 +766,8 @@ func (d *Decider) lend() {
 		if _, flying, _ := p.b.InFlight(); flying {
 			continue
 		}
-		low := p.share / 2
-		if d.in.Rules.Share == allocation.ByPriority {
-			low = p.share * 3 / 4
-		}
-		if p.at >= 0 && !p.b.retiring && p.share > 0 && e <= low {
-			need += p.share - p.keep - e
+		if p.at >= 0 && !p.b.retiring && p.share > 0 && e <= p.share {
+			need += p.share - p.keep - e // below zero where it holds some of what is kept back of its share: that much less is wanted
 		}
 	}
 	for coming < need {
@@ -778,10 +784,10 @@ func (d *Decider) lend() {
 			}
 			least := max(1, p.share/4)
 			if p.api.Operation == write.Absolute {
-				least = max(1, p.share) // it goes off sale for a while
+				least = max(1, 2*p.share) // it goes off sale for a while
 			}
-			if over >= least && over > most {
-				best, most = i, over
+			if worth := over * 1_000_000 / Units(1_000+d.back(p)/1_000); over >= least && worth > most {
+				best, most = i, worth
 			}
 		}
 		if best < 0 {
