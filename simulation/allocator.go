@@ -119,6 +119,9 @@ func (w *world) books(i int) *escrow.SKU {
 // setting is a channel as the brand would set it up.
 func (w *world) setting(i int) *catalog.Channel {
 	m := &w.markets[i]
+	if m.kind == claiming {
+		return &catalog.Channel{ID: w.names[i], Adapter: catalog.Claim, ListsAllSKUs: true}
+	}
 	c := &catalog.Channel{ID: w.names[i], Adapter: "http", BatchSize: m.batch, MaxInFlight: 4, ListsAllSKUs: true, TimeoutMS: int(m.timeout / millisecond),
 		RatePerSecond: strconv.FormatFloat(float64(second)/float64(m.rate), 'f', 3, 64), Burst: 1}
 	switch m.kind {
@@ -160,9 +163,15 @@ func (w *world) allocate() {
 		pt.marks = pt.marks[:0]
 		a.engine.Read(a.parts[p], pt.read)
 	}
+	for _, e := range a.engine.Again() {
+		w.allots(e)
+	}
 	out, _ := a.engine.Decide(w.now, 1<<30)
 	for i := range out {
 		d := &out[i]
+		if d.Allots != nil {
+			w.allots(d.Allots)
+		}
 		d.Target.Explanation = nil // it is not kept
 		sku := w.number(d.Target.SKU)
 		w.touch(sku)

@@ -59,6 +59,10 @@ func (w *world) verifyBooks(i int) {
 		if !ok || !v.Known {
 			continue
 		}
+		if w.markets[ch].kind == claiming { // the ledger took what it sold out of both, and exposure is what is left
+			sum += int64(v.Exposure)
+			continue
+		}
 		c := &w.markets[ch].cells[i]
 		unseen := int64(c.sold) - x.seen[ch].sold
 		back := int64(c.restored) - x.seen[ch].restored

@@ -14,6 +14,8 @@ type logged struct {
 	ref        int32 // want, or move
 	occurred   int64 // watermark: until
 	receivedAt int64
+	sequence   int64 // of a change of an allotment
+	attempt    uint8 // of a claim: how often it was asked before; of a sale: that plus one when its units were claimed, else 0
 }
 
 // append writes a record to the log, in the partition of its SKU.
@@ -57,6 +59,7 @@ func (w *world) heard(ch int, c *change) {
 	x := &w.sc.wants[c.want]
 	l := logged{kind: event.SaleRecorded, sku: x.sku, channel: uint16(ch), units: c.units, ref: c.want, occurred: c.at}
 	l.restocked = w.markets[ch].restocks // of a sale: would be, were it cancelled
+	l.attempt = c.claimed
 	if c.cancelled {
 		l.kind = event.SaleCancelled
 	}

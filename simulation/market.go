@@ -18,6 +18,7 @@ type change struct {
 	want      int32
 	units     int32
 	cancelled bool
+	claimed   uint8 // attempts to claim its units, the last of which was granted
 }
 
 // market is one marketplace: it sells what it shows, takes writes, and tells of its orders.

@@ -91,6 +91,9 @@ func (w *world) project(p int) {
 		if r.Outcome == ledger.Applied {
 			w.folded(pt, l)
 		}
+		if r.Decided && l.kind == event.ReservationRequested {
+			w.decided(l, pt.ledger.Decision())
+		}
 		w.res.Events++
 	}
 	for _, s := range pt.ledger.Changed() {
@@ -173,11 +176,30 @@ func (w *world) event(pt *part, l *logged) event.Event {
 	e := event.Event{Kind: l.kind, SKU: w.skuNames[l.sku], Location: shelfName, Quantity: event.Units(l.units), OccurredAt: l.occurred, ReceivedAt: l.receivedAt}
 	b := append(pt.scratch[:0], byte('a'+l.kind))
 	b = strconv.AppendInt(b, int64(l.ref), 10)
+	switch l.kind {
+	case event.ReservationRequested, event.ReservationReleased:
+		b = append(b, '.', '0'+l.attempt)
+	case event.AllotmentChanged, event.AllotmentEnded:
+		b = strconv.AppendInt(append(b, '.'), l.sequence, 10)
+	}
 	pt.scratch = b
 	e.ID = unsafe.String(&b[0], len(b)) // the ledger keeps nothing of an event
 	switch l.kind {
 	case event.SaleRecorded, event.SaleCancelled:
 		e.Channel, e.OrderID, e.LineID, e.RestockedByChannel = w.names[l.channel], e.ID[1:], "1", l.restocked && l.kind == event.SaleCancelled
+		if l.attempt > 0 && l.kind == event.SaleRecorded {
+			e.ReservationID = w.reservation(l.ref, l.attempt-1)
+		}
+	case event.ReservationRequested, event.ReservationReleased:
+		e.Channel, e.ReservationID, e.Location = w.names[l.channel], w.reservation(l.ref, l.attempt), ""
+		if w.cfg.unnamed {
+			e.Channel = ""
+		}
+		if l.kind == event.ReservationRequested {
+			e.ExpiresAt = l.receivedAt + claimFor
+		}
+	case event.AllotmentChanged, event.AllotmentEnded:
+		e.Channel, e.Sequence, e.Location = w.names[l.channel], l.sequence, ""
 	case event.StockCounted:
 		e.AsOf = l.occurred
 	case event.ReturnReceived:

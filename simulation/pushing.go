@@ -39,6 +39,9 @@ func (w *world) newQueue(ch int) {
 	p := &w.pushing[ch]
 	p.life++
 	p.looks = 0
+	if w.claims(ch) { // nothing is ever written to it
+		return
+	}
 	cfg := w.cfg.Queue
 	cfg.Instance, cfg.Seed = strconv.Itoa(int(p.life)), w.sc.seed<<20|uint64(ch)<<8|uint64(p.life)
 	now := moment(w.now)
@@ -230,7 +233,7 @@ func (w *world) targetsVisible(p, lot int) {
 		pu := &w.pushing[ch]
 		pu.topic[sku] = posted{pu.next[p], t.target, true}
 		pu.next[p]++
-		if !w.down[pusher] {
+		if !w.down[pusher] && pu.queue != nil {
 			pu.queue.Take(pu.parts[p], pu.next[p]-1, &t.target, nil, now)
 			w.nudge(ch)
 		}
@@ -253,6 +256,9 @@ func (w *world) pushersReturn() {
 	for ch := range w.pushing {
 		w.newQueue(ch)
 		p := &w.pushing[ch]
+		if p.queue == nil {
+			continue
+		}
 		for i := range w.parts {
 			at := int64(-1)
 			for { // in order of offsets

@@ -37,8 +37,10 @@ type Config struct {
 	Demand     int   // buyers in a seed
 	Hours      int64 // of demand in a seed
 	Partitions int
+	Claims     int          // of the channels, those that ask before they sell
 	Check      bool         // verify the invariants of strict after everything that happens
 	Workers    int          // seeds at a time
+	unnamed    bool         // for tests: shops that ask do not say who they are, so that no allotment binds them
 	trustAcks  bool         // for tests: exposure falls when a write is acknowledged, whatever was sold unseen
 	Queue      queue.Config // of the pushers; its Instance and Seed are the world's
 }
@@ -73,6 +75,7 @@ func (c *Config) validate() error {
 	limit("skus", int64(c.SKUs), 1, 900)
 	limit("demand", int64(c.Demand), 1, 10_000_000)
 	limit("hours", c.Hours, 1, 48)
+	limit("claim channels", int64(c.Claims), 0, int64(c.Channels))
 	limit("partitions", int64(c.Partitions), 1, 64)
 	return errors.Join(errs...)
 }

@@ -25,10 +25,11 @@ const (
 	feed               // sets when it has processed a file: slow to apply, slower to say so
 	delta              // signed; may go below zero, and tells what it shows after
 	clamped            // signed; stops at zero, and does not tell
+	claiming           // shows nothing of its own: asks Onhand for each order. Without Onhand it is set, as absolute
 	kinds
 )
 
-var kindNames = [kinds]string{"compare-and-set", "absolute", "feed", "delta", "clamped delta"}
+var kindNames = [kinds]string{"compare-and-set", "absolute", "feed", "delta", "clamped delta", "claim"}
 
 // cast is the kinds of the channels in turn.
 var cast = [...]kind{compareAndSet, absolute, delta, compareAndSet, feed, absolute, clamped, compareAndSet, absolute, delta, absolute, compareAndSet, clamped, feed, absolute}
@@ -130,6 +131,10 @@ const (
 func newScenario(c *Config, seed uint64) *scenario {
 	s := &scenario{seed: seed, end: opening + c.Hours*hour, shops: make([]shop, c.Channels), lines: make([]line, c.SKUs)}
 	s.makeShops(newSource(seed, 1))
+	for i := range c.Claims { // spread over the others
+		h := &s.shops[i*c.Channels/c.Claims]
+		h.kind, h.restocks = claiming, false
+	}
 	s.makeFaults(newSource(seed, 2))
 	s.makeDemand(newSource(seed, 3), c)
 	s.pollFrom = opening + newSource(seed, 4).below(15*minute)

@@ -94,6 +94,37 @@ func TestABrokenRuleIsCaught(t *testing.T) {
 	}
 }
 
+// TestClaimChannels has shops that ask beside every other kind, and alone. Alone they need no writes, and sell what an all-knowing seller sells, less what carts hold; if they
+// do not say who they are, and so take what marketplaces may have sold, units are sold twice.
+func TestClaimChannels(t *testing.T) {
+	c := small(Strict, Adaptive, Pooled)
+	c.Claims, c.Check = 4, true
+	r := run(t, c)
+	none := run(t, small(Strict))
+	for i := range r.Modes[:2] {
+		m := &r.Modes[i]
+		t.Logf("%s: %d orders, %d oversold, sell-through %.4f, %.2f writes a sale, %d checks", m.Mode, m.Orders, m.OversoldUnits, m.SellThrough, m.WritesPerSale, m.Checks)
+		if m.OversoldUnits != 0 || m.Orders < 3000 || m.SellThrough < 0.9 {
+			t.Errorf("%s: %d orders, %d oversold, sell-through %.4f", m.Mode, m.Orders, m.OversoldUnits, m.SellThrough)
+		}
+	}
+	if r.Modes[0].Writes >= none.Modes[0].Writes || r.Modes[2].OversoldUnits == 0 {
+		t.Errorf("%d writes, and %d where no channel asks; pooled oversold %d", r.Modes[0].Writes, none.Modes[0].Writes, r.Modes[2].OversoldUnits)
+	}
+	c = small(Strict, Pooled)
+	c.Claims = c.Channels
+	for _, m := range run(t, c).Modes {
+		if m.OversoldUnits != 0 || m.Writes != 0 || m.SellThrough < 0.97 {
+			t.Errorf("%s, all ask: %d oversold, %d writes, sell-through %.4f", m.Mode, m.OversoldUnits, m.Writes, m.SellThrough)
+		}
+	}
+	c = small(Strict)
+	c.Claims, c.unnamed = 4, true
+	if m := run(t, c).Modes[0]; m.OversoldUnits == 0 {
+		t.Error("shops that are held to nothing oversell nothing")
+	}
+}
+
 func TestRunRefusesNonsense(t *testing.T) {
 	_, err := Run(t.Context(), Config{Seeds: -1, Modes: []Mode{"hope"}, Channels: 10_000, Hours: 1000}, nil)
 	for _, want := range []string{"seeds", "hope", "channels", "hours"} {

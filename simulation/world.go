@@ -9,34 +9,38 @@ import (
 
 // What can happen.
 const (
-	buyerComes     uint8 = iota
-	orderCancelled       // b: change index at channel c
-	goodsReturned        // a: want, b: units
-	shelfMoves           // a: move
-	moveHeard            // a: move, b: quantity
-	webhookArrives       // a: change, c: channel
-	sweepReads           // c: channel
-	sweepEnds            // c: channel
-	returnHeard          // a: want, b: units
-	requestAgain         // a: request
-	projectorTurn        // c: partition
-	allocatorTurn        //
-	allocatorTick        //
-	targetsVisible       // a: lot, c: partition
-	resultsVisible       // c: partition
-	pusherLooks          // c: channel; b: low bits of the moment
-	requestApplies       // a: request
-	requestEnds          // a: request
-	serviceCrashes       // a: index, c: service
-	serviceReturns       // a: index, c: service
-	crashNears           // of the allocator
-	pollReads            //
-	pollWrites           //
+	buyerComes       uint8 = iota
+	orderCancelled         // b: change index at channel c
+	goodsReturned          // a: want, b: units
+	shelfMoves             // a: move
+	moveHeard              // a: move, b: quantity
+	webhookArrives         // a: change, c: channel
+	sweepReads             // c: channel
+	sweepEnds              // c: channel
+	returnHeard            // a: want, b: units
+	requestAgain           // a: request
+	projectorTurn          // c: partition
+	allocatorTurn          //
+	allocatorTick          //
+	targetsVisible         // a: lot, c: partition
+	resultsVisible         // c: partition
+	pusherLooks            // c: channel; b: low bits of the moment
+	requestApplies         // a: request
+	requestEnds            // a: request
+	serviceCrashes         // a: index, c: service
+	serviceReturns         // a: index, c: service
+	crashNears             // of the allocator
+	pollReads              //
+	pollWrites             //
+	claimAsked             // a: want, b: units, c: attempt
+	claimAnswered          // a: want, b: units granted and available, c: attempt
+	claimReturned          // a: want, b: units
+	allotmentWritten       // a: change
 )
 
 // happenings is their names.
 var happenings = [...]string{
-	"buyer comes", "order cancelled", "goods returned", "shelf moves", "move heard", "webhook arrives", "sweep reads", "sweep ends", "return heard", "request again", "projector turn", "allocator turn", "allocator tick", "targets visible", "results visible", "pusher looks", "request applies", "request ends", "service crashes", "service returns", "crash nears", "poll reads", "poll writes",
+	"buyer comes", "order cancelled", "goods returned", "shelf moves", "move heard", "webhook arrives", "sweep reads", "sweep ends", "return heard", "request again", "projector turn", "allocator turn", "allocator tick", "targets visible", "results visible", "pusher looks", "request applies", "request ends", "service crashes", "service returns", "crash nears", "poll reads", "poll writes", "claim asked", "claim answered", "claim returned", "allotment written",
 }
 
 // world is one seed in one mode.
@@ -68,6 +72,7 @@ type world struct {
 	requests []*request
 	free     []int32
 	poll     *poller
+	changes  []event.Event // of allotments
 
 	res    Result
 	hash   uint64
@@ -204,6 +209,14 @@ func (w *world) happen(h *happening) {
 		w.back(service(h.c))
 	case crashNears:
 		w.crashNears()
+	case claimAsked:
+		w.claimAsked(h.a, h.b, uint8(h.c))
+	case claimAnswered:
+		w.claimAnswered(h.a, h.b>>16, h.b&0xFFFF, uint8(h.c))
+	case claimReturned:
+		w.claimReturned(h.a, h.b)
+	case allotmentWritten:
+		w.allotmentWritten(int(h.a))
 	case pollReads:
 		w.poll.reads()
 	case pollWrites:
@@ -221,6 +234,10 @@ func (w *world) buyer() {
 	}
 	w.res.Demand++
 	w.res.DemandUnits += int64(x.units)
+	if w.claims(int(x.channel)) {
+		w.ask(int32(i), 0, int32(x.units))
+		return
+	}
 	m := &w.markets[x.channel]
 	c := &m.cells[x.sku]
 	units := int32(x.units)
@@ -234,7 +251,14 @@ func (w *world) buyer() {
 		units = c.shown
 	}
 	c.shown -= units
-	c.sold += units
+	w.take(int(x.channel), int32(i), units, 0)
+}
+
+// take is a channel taking a buyer's order. claimed is how often it asked for the units, 0 when it did not.
+func (w *world) take(ch int, i, units int32, claimed uint8) {
+	x := &w.sc.wants[i]
+	m := &w.markets[ch]
+	m.cells[x.sku].sold += units
 	w.res.Orders++
 	w.res.Units += int64(units)
 	w.kept[x.sku] += int64(units)
@@ -245,11 +269,11 @@ func (w *world) buyer() {
 		w.trace(0xEE, uint64(i), uint64(units))
 	}
 	w.left[x.sku] -= int64(units)
-	w.told(int(x.channel), change{at: m.clock(w.now), want: int32(i), units: units})
+	w.told(ch, change{at: m.clock(w.now), want: i, units: units, claimed: claimed})
 	if x.cancelAfter > 0 {
-		w.add(happening{at: w.now + x.cancelAfter, kind: orderCancelled, a: int32(i), b: units, c: x.channel})
+		w.add(happening{at: w.now + x.cancelAfter, kind: orderCancelled, a: i, b: units, c: x.channel})
 	} else if x.returnAfter > 0 {
-		w.add(happening{at: w.now + x.returnAfter, kind: goodsReturned, a: int32(i), b: units})
+		w.add(happening{at: w.now + x.returnAfter, kind: goodsReturned, a: i, b: units})
 	}
 	w.verify(int(x.sku))
 }
