@@ -165,6 +165,7 @@ type builder struct {
 	skus  map[string]int32
 	sales map[saleKey][]saleRef // newest last
 	parts map[string]int        // orders made of an invoice
+	sold  []Line                // of the invoice at hand; its memory is used again
 	last  int64
 }
 
@@ -203,6 +204,7 @@ func (b *builder) invoice(lines []row) {
 		return Document{Invoice: head.invoice, Channel: ChannelOf(head.country, webshop), Country: head.country, Customer: head.customer, At: head.at, Kind: k}
 	}
 	sale, cancel, adjust := doc(Sale), doc(Cancel), doc(Adjustment)
+	sale.Lines = b.sold[:0]
 	cancelled := strings.HasPrefix(head.invoice, "C")
 	for _, l := range lines {
 		code := strings.ToUpper(l.code)
@@ -228,12 +230,13 @@ func (b *builder) invoice(lines []row) {
 			sale.Lines = append(sale.Lines, Line{SKU: sku, Units: l.quantity, Price: l.price})
 		}
 	}
+	b.sold = sale.Lines
 	for lines := range slices.Chunk(sale.Lines, MaxLines) {
 		b.parts[head.invoice]++ // also where the file comes back to an invoice
 		if n := b.parts[head.invoice]; n > 1 {
 			sale.Invoice = head.invoice + "-" + strconv.Itoa(n)
 		}
-		sale.Lines = lines
+		sale.Lines = slices.Clone(lines) // of its own length: most of the memory of a data set is lines
 		at := int32(len(b.data.Documents))
 		for i, l := range lines {
 			key := saleKey{who(sale.Customer, sale.Country), l.SKU}
@@ -247,6 +250,7 @@ func (b *builder) invoice(lines []row) {
 			if b.parts[key]++; b.parts[key] > 1 {
 				d.Invoice += "-" + strconv.Itoa(b.parts[key])
 			}
+			d.Lines = slices.Clone(d.Lines)
 			b.data.Documents = append(b.data.Documents, d)
 		}
 	}

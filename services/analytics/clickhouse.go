@@ -114,10 +114,6 @@ func (i *inserter) close() { i.client.CloseIdleConnections() }
 // insert sends one block, once: a block with the same token that the table still remembers changes nothing. After an error the block may be
 // there or not.
 func (i *inserter) insert(ctx context.Context, table, token string, b *block) error {
-	body, err := b.encode()
-	if err != nil {
-		return fmt.Errorf("encode %d rows of %s: %w", b.rows, table, err)
-	}
 	columns := make([]string, len(b.columns))
 	for n, c := range b.columns {
 		columns[n] = "`" + c.Name + "`"
@@ -133,9 +129,17 @@ func (i *inserter) insert(ctx context.Context, table, token string, b *block) er
 	}
 	ctx, cancel := context.WithTimeout(ctx, i.timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, i.url+"/?"+q.Encode(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, i.url+"/?"+q.Encode(), nil)
 	if err != nil {
 		return fmt.Errorf("insert into %s: %w", table, err)
+	}
+	rows := b.body()
+	defer func() { _ = rows.Close() }() // which never fails
+	req.Body, req.ContentLength = rows, -1
+	req.GetBody = func() (io.ReadCloser, error) { // for a connection that the server had closed
+		_ = rows.Close()
+		rows = b.body()
+		return rows, nil
 	}
 	req.Header.Set("Content-Type", "application/octet-stream")
 	req.Header.Set("X-ClickHouse-User", i.user)

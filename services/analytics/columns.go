@@ -1,6 +1,9 @@
 package analytics
 
 import (
+	"fmt"
+	"io"
+	"sync"
 	"time"
 
 	"github.com/ClickHouse/ch-go/proto"
@@ -49,14 +52,72 @@ func (b *block) reset() {
 	b.buf.Reset()
 }
 
-// encode is the block in ClickHouse's Native format at revision 0, as its HTTP interface takes it. The bytes are the block's own.
-func (b *block) encode() ([]byte, error) {
+// body is the block in ClickHouse's Native format at revision 0, as its HTTP interface takes it. It is encoded column by column while it is read, since the
+// whole would take as much memory again as the rows do. One body is read at a time, and none once the block has been reset; see close.
+type body struct {
+	mu    sync.Mutex // an HTTP client may read on after it has answered
+	block *block
+	next  int    // column
+	left  []byte // of the column before, in block.buf
+	err   error
+}
+
+func (b *block) body() *body {
 	b.buf.Reset()
-	out := proto.Block{Columns: len(b.columns), Rows: b.rows}
-	if err := out.EncodeRawBlock(&b.buf, 0, b.columns); err != nil {
-		return nil, err
+	b.buf.PutInt(len(b.columns))
+	b.buf.PutInt(b.rows)
+	return &body{block: b, left: b.buf.Buf}
+}
+
+// Read implements io.Reader.
+func (r *body) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.left) == 0 && r.err == nil {
+		r.err = r.encode()
 	}
-	return b.buf.Buf, nil
+	if len(r.left) == 0 {
+		return 0, r.err
+	}
+	n := copy(p, r.left)
+	r.left = r.left[n:]
+	return n, nil
+}
+
+// Close lets nobody read any more: the block's memory can be used again.
+func (r *body) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left, r.err = nil, io.ErrClosedPipe
+	return nil
+}
+
+// encode encodes the next column; io.EOF when there is none.
+func (r *body) encode() error {
+	b := r.block
+	if r.next == len(b.columns) {
+		return io.EOF
+	}
+	col := b.columns[r.next]
+	r.next++
+	if n := col.Data.Rows(); n != b.rows {
+		return fmt.Errorf("column %s has %d rows of %d", col.Name, n, b.rows)
+	}
+	b.buf.Reset()
+	col.EncodeStart(&b.buf, 0)
+	if c, ok := col.Data.(proto.Preparable); ok {
+		if err := c.Prepare(); err != nil {
+			return fmt.Errorf("column %s: %w", col.Name, err)
+		}
+	}
+	if b.rows > 0 {
+		if c, ok := col.Data.(proto.StateEncoder); ok {
+			c.EncodeState(&b.buf)
+		}
+		col.Data.EncodeColumn(&b.buf)
+	}
+	r.left = b.buf.Buf
+	return nil
 }
 
 // list is a column of arrays, filled element by element and closed once a row.

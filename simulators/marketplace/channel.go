@@ -278,7 +278,7 @@ func (c *channel) sell(ctx context.Context, s *Sale) (SaleResult, error) {
 		placed.PlacedAt = c.now()
 	}
 	s = &placed
-	c.report(ordersPath, appendOrder(nil, c.id, s, res.Lines))
+	c.report(ordersPath, appendOrder(make([]byte, 0, 256+len(s.ShipTo)+128*sold), c.id, s, res.Lines))
 	return res, nil
 }
 

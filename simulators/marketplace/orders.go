@@ -3,13 +3,17 @@ package marketplace
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"sort"
 	"strconv"
 	"time"
 )
 
-// rememberedOrders is how many changes a channel's order list holds.
-const rememberedOrders = 1 << 13
+// A channel's order list holds this many changes at least, and twice as many at most; fewer when they are longer than listedBytes together.
+const (
+	rememberedOrders = 1 << 13
+	listedBytes      = 2 << 20
+)
 
 // maxOrders is the most changes in one page of the order list.
 const maxOrders = 500
@@ -25,15 +29,24 @@ type change struct {
 // orderList is the newest changes of a channel's orders, oldest first. Guarded by the channel's mu.
 type orderList struct {
 	changes []change
+	size    int // bytes of the reports
 	seq     int64
 }
 
 func (l *orderList) add(at, really time.Time, r report) {
 	l.seq++
-	if len(l.changes) >= 2*rememberedOrders {
-		l.changes = append(l.changes[:0:0], l.changes[len(l.changes)-rememberedOrders:]...)
+	if len(l.changes) >= 2*rememberedOrders || l.size > 2*listedBytes {
+		from := max(0, len(l.changes)-rememberedOrders)
+		l.size = 0
+		for i := len(l.changes) - 1; i >= from; i-- {
+			if l.size += len(l.changes[i].report.line); l.size > listedBytes {
+				from = i
+			}
+		}
+		l.changes = slices.Clone(l.changes[from:])
 	}
 	l.changes = append(l.changes, change{l.seq, at, really, r})
+	l.size += len(r.line)
 }
 
 // getOrders lists what changed since a moment by the channel's clock (since), page by page (after, limit): orders as they were placed, and events
