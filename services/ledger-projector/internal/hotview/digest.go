@@ -17,6 +17,9 @@ type Digest = [ledger.DigestBuckets]uint64
 // run is neighbouring sums of the digest, to be written at once.
 type run struct{ from, to int }
 
+// runGap is the most unchanged sums that are written again rather than to begin another run: 256 bytes cost Redis less than one more command of a script.
+const runGap = 32
+
 // sumRuns fills s.runs with what to write of the digest, and s.sums with its bytes. Runs with little between them are written as one.
 func (s *Step) sumRuns(p *ledger.Partition) {
 	digest, changed := p.Digest(), p.DigestChanged()
@@ -25,7 +28,7 @@ func (s *Step) sumRuns(p *ledger.Partition) {
 		if !changed[b] {
 			continue
 		}
-		if n := len(s.runs); n > 0 && b-s.runs[n-1].to <= 4 {
+		if n := len(s.runs); n > 0 && b-s.runs[n-1].to <= runGap {
 			s.runs[n-1].to = b + 1
 		} else {
 			s.runs = append(s.runs, run{b, b + 1})
