@@ -272,76 +272,88 @@ func Targets(ctx context.Context, cfg kafka.Config, channels []string) (map[stri
 	defer client.Close()
 	type listing struct{ channel, sku string }
 	counted := make(map[listing]int64) // sold less restored, when the target was decided
-	var bad error
-	err = kafka.Whole(ctx, client, names, func(r *kgo.Record) {
-		ch := strings.TrimPrefix(r.Topic, schemas.TargetsPrefix)
-		sku := string(r.Key)
-		delete(out[ch], sku)
-		delete(counted, listing{ch, sku})
-		if len(r.Value) == 0 {
-			return
+	targets, err := newest(ctx, client, names...)
+	if err != nil {
+		return nil, err
+	}
+	for topic, bySKU := range targets {
+		ch := strings.TrimPrefix(topic, schemas.TargetsPrefix)
+		for sku, v := range bySKU {
+			t, err := topics.DecodeTarget(v)
+			if err != nil {
+				return nil, fmt.Errorf("%s, %s: %w", topic, sku, err)
+			}
+			if t.Withdrawn {
+				continue
+			}
+			out[ch][sku] = int64(t.Quantity)
+			if t.Write != nil {
+				counted[listing{ch, sku}] = int64(t.Sold - t.Restored)
+			}
 		}
-		t, err := topics.DecodeTarget(r.Value)
+	}
+	if len(counted) == 0 {
+		return out, nil
+	}
+	read, err := newest(ctx, client, schemas.ExposureBooks, schemas.StockLevels)
+	if err != nil {
+		return nil, err
+	}
+	for sku, v := range read[schemas.ExposureBooks] {
+		x, err := topics.DecodeBooks(v)
 		if err != nil {
-			bad = fmt.Errorf("targets: %s/%d offset %d: %w", r.Topic, r.Partition, r.Offset, err)
+			return nil, fmt.Errorf("%s, %s: %w", schemas.ExposureBooks, sku, err)
+		}
+		for i := range x.Channels {
+			c := &x.Channels[i]
+			at := listing{c.Channel, x.SKU}
+			if _, strict := counted[at]; !strict || !c.Booked {
+				continue
+			}
+			books := exposure.Restore(c.Books)
+			if shown, known := books.Shown(); known {
+				out[at.channel][at.sku], counted[at] = int64(shown), int64(c.Sold-c.Restored)
+			}
+		}
+	}
+	since := make(map[listing]int64)
+	for _, v := range read[schemas.StockLevels] {
+		l, err := topics.DecodeLevel(v)
+		if err != nil {
+			continue // the allocator does without it, too
+		}
+		for _, c := range l.Sold {
+			since[listing{c.Channel, l.SKU}] = int64(c.Units)
+		}
+		for _, c := range l.Restored {
+			since[listing{c.Channel, l.SKU}] -= int64(c.Units)
+		}
+	}
+	for at, then := range counted {
+		if now, ok := since[at]; ok {
+			out[at.channel][at.sku] = max(0, out[at.channel][at.sku]-(now-then))
+		}
+	}
+	return out, nil
+}
+
+// newest reads topics to their ends: the newest value of each key, by topic and key, without those that were deleted. Only these are worth decoding: a year has hundreds
+// of values for some keys.
+func newest(ctx context.Context, client *kgo.Client, names ...string) (map[string]map[string][]byte, error) {
+	out := make(map[string]map[string][]byte)
+	for _, name := range names {
+		out[name] = make(map[string][]byte)
+	}
+	err := kafka.Whole(ctx, client, names, func(r *kgo.Record) {
+		of := out[r.Topic]
+		if len(r.Value) == 0 {
+			delete(of, string(r.Key))
 			return
 		}
-		if t.Withdrawn {
-			return
-		}
-		out[ch][sku] = int64(t.Quantity)
-		if t.Write != nil {
-			counted[listing{ch, sku}] = int64(t.Sold - t.Restored)
-		}
+		of[string(r.Key)] = append(of[string(r.Key)][:0], r.Value...)
 	})
-	if err == nil && bad == nil && len(counted) > 0 {
-		err = kafka.Whole(ctx, client, []string{schemas.ExposureBooks}, func(r *kgo.Record) {
-			if len(r.Value) == 0 {
-				return
-			}
-			x, err := topics.DecodeBooks(r.Value)
-			if err != nil {
-				bad = fmt.Errorf("books: partition %d offset %d: %w", r.Partition, r.Offset, err)
-				return
-			}
-			for i := range x.Channels {
-				c := &x.Channels[i]
-				at := listing{c.Channel, x.SKU}
-				if _, strict := counted[at]; !strict || !c.Booked {
-					continue
-				}
-				books := exposure.Restore(c.Books)
-				if shown, known := books.Shown(); known {
-					out[at.channel][at.sku], counted[at] = int64(shown), int64(c.Sold-c.Restored)
-				}
-			}
-		})
-	}
-	if err == nil && bad == nil && len(counted) > 0 {
-		since := make(map[listing]int64)
-		err = kafka.Whole(ctx, client, []string{schemas.StockLevels}, func(r *kgo.Record) {
-			if len(r.Value) == 0 {
-				return
-			}
-			l, err := topics.DecodeLevel(r.Value)
-			if err != nil {
-				return // the allocator does without it, too
-			}
-			for _, c := range l.Sold {
-				since[listing{c.Channel, l.SKU}] = int64(c.Units)
-			}
-			for _, c := range l.Restored {
-				since[listing{c.Channel, l.SKU}] -= int64(c.Units)
-			}
-		})
-		for at, then := range counted {
-			if now, ok := since[at]; ok {
-				out[at.channel][at.sku] = max(0, out[at.channel][at.sku]-(now-then))
-			}
-		}
-	}
-	if err := errors.Join(err, bad); err != nil {
-		return nil, fmt.Errorf("targets: %w", err)
+	if err != nil {
+		return nil, fmt.Errorf("read %v: %w", names, err)
 	}
 	return out, nil
 }

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	readAtOnce     = 16 << 20 // most bytes of one answer of a broker
-	readPartition  = 1 << 20  // of them, of one partition
+	readAtOnce     = 4 << 20   // most bytes of one answer of a broker
+	readPartition  = 512 << 10 // of them, of one partition
 	readRetryAfter = 100 * time.Millisecond
 )
 
