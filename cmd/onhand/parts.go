@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sr"
 
 	"github.com/onhand/onhand/embedded"
+	"github.com/onhand/onhand/embedded/clickhouse"
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/redis"
 )
@@ -23,8 +24,9 @@ import (
 type parts struct {
 	kafka      kafka.Config
 	redis      redis.Config
-	clickhouse string // URL
-	registry   string // URL; may be empty
+	clickhouse string             // URL
+	registry   string             // URL; may be empty
+	engine     *clickhouse.Engine // nil when ClickHouse is external
 	stops      []func() error
 }
 
@@ -80,7 +82,7 @@ func (c *upCmd) startParts(ctx context.Context, log *slog.Logger, last instance)
 		p.redis = redis.Config{Addrs: []string{started.Redis}}
 	}
 	if started.Engine != nil {
-		p.clickhouse = started.ClickHouse
+		p.clickhouse, p.engine = started.ClickHouse, started.Engine
 	}
 	return p, nil
 }

@@ -63,7 +63,7 @@ func (c *upCmd) isExternal(part string) bool { return slices.Contains(c.External
 
 // softLimit is the size of Go's memory from which its collector works harder: near what is in use, it takes half of the processor. The ClickHouse engine has a
 // limit of its own, and some 240 MB of its library are mapped.
-const softLimit = 580 << 20
+const softLimit = 480 << 20
 
 // watermarks is how often a simulated marketplace says up to when its sales are reported, while something happens there. It is a record in each partition.
 const watermarks = 250 * time.Millisecond
@@ -212,10 +212,11 @@ func (u *running) start(ctx context.Context, tel *telemetry.Telemetry, last inst
 		cfg.Allocator.Instance = "up" // the only one there can be: a restart ends at once what it left half written
 	}
 	cfg.Ingest.RequestsPerSecond = 0 // one user, this machine's
+	cfg.Allocator.WriteMax = 2000    // a delivery of everything is written in parts: what it takes in memory is kept for the next
 	cfg.Analytics.ClickHouse.URL = u.parts.clickhouse
 	if c.Once {
 		cfg.Analytics.FlushInterval = 10 * time.Second // nobody does: large inserts cost the engine a fraction of small ones, which it merges again and again
-		cfg.Analytics.MaxRows = 25_000                 // but what waits for them takes memory
+		cfg.Analytics.MaxRows = 8000                   // but what waits for them takes memory
 	}
 	deps := allinone.Deps{
 		Kafka: u.parts.kafka, Redis: client, Registry: reg, Telemetry: tel, Keys: keys, ConsoleSecret: []byte(u.key), Version: releaseName(),
@@ -476,14 +477,24 @@ func (u *running) runReplay(ctx context.Context) error {
 			return errors.Join(err, e)
 		}
 	}
-	data.Documents = nil // a hundred thousand of them; the comparison wants the memory
+	data.Documents = nil // a hundred thousand of them
 	took := time.Since(began)
 	if err := u.markets.Drain(ctx); err != nil {
 		return err
 	}
+	// The comparison asks much of the ClickHouse engine, which may have what the replay needed.
+	limit := debug.SetMemoryLimit(-1)
+	debug.SetMemoryLimit(limit - limit/5)
+	defer debug.SetMemoryLimit(limit)
 	cleared, err := u.audit(ctx)
 	if err != nil {
 		return err
+	}
+	debug.FreeOSMemory()
+	if u.parts.engine != nil {
+		if err := u.parts.engine.Purge(ctx); err != nil {
+			return err
+		}
 	}
 	result, err := u.reconcile(ctx, saved.State.Tally)
 	if err != nil {
