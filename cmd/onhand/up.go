@@ -484,7 +484,7 @@ func (u *running) runReplay(ctx context.Context) error {
 	}
 	// The comparison asks much of the ClickHouse engine, which may have what the replay needed.
 	limit := debug.SetMemoryLimit(-1)
-	debug.SetMemoryLimit(limit - limit/5)
+	debug.SetMemoryLimit(limit - limit/8)
 	defer debug.SetMemoryLimit(limit)
 	cleared, err := u.audit(ctx)
 	if err != nil {
