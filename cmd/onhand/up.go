@@ -63,7 +63,7 @@ func (c *upCmd) isExternal(part string) bool { return slices.Contains(c.External
 
 // softLimit is the size of Go's memory from which its collector works harder: near what is in use, it takes half of the processor. The ClickHouse engine has a
 // limit of its own, and some 240 MB of its library are mapped.
-const softLimit = 480 << 20
+const softLimit = 450 << 20
 
 // watermarks is how often a simulated marketplace says up to when its sales are reported, while something happens there. It is a record in each partition.
 const watermarks = 250 * time.Millisecond
