@@ -42,6 +42,10 @@ type settings struct {
 	Idle struct {
 		After time.Duration `help:"How long the process idles before its memory is read." default:"30s"`
 	} `embed:"" prefix:"idle-"`
+	API struct {
+		For  time.Duration `help:"How long each kind of call is measured." default:"4s"`
+		SKUs int           `name:"skus" help:"SKUs that are read and reserved." default:"20000"`
+	} `embed:"" prefix:"api-" name:"api"`
 	Ledger struct {
 		Events int           `help:"Events in the topic." default:"1000000"`
 		Shapes []string      `help:"uniform, zipf, hot; empty runs all."`
@@ -61,7 +65,7 @@ type settings struct {
 }
 
 // benchmarks are run in this order.
-var benchmarks = []string{"pipeline", "idle", "dataset", "ledger", "micro"}
+var benchmarks = []string{"pipeline", "idle", "api", "dataset", "ledger", "micro"}
 
 func main() {
 	var c settings
@@ -111,6 +115,8 @@ func (c *settings) run(ctx context.Context) error {
 		}, root, r)
 	case "idle":
 		err = oneprocess.Idle(ctx, oneprocess.IdleConfig{After: c.Idle.After, Say: say}, root, r)
+	case "api":
+		err = oneprocess.API(ctx, oneprocess.APIConfig{For: c.API.For, SKUs: c.API.SKUs, Say: say}, root, r)
 	case "dataset":
 		err = oneprocess.Dataset(ctx, root, r, say)
 	case "ledger":

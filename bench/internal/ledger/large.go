@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"regexp"
 	"runtime"
 	"strconv"
 	"time"
 
+	"github.com/go-chi/chi/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/onhand/onhand/bench/internal/calls"
 	"github.com/onhand/onhand/bench/internal/process"
 	ledgerprojector "github.com/onhand/onhand/services/ledger-projector"
 	"github.com/onhand/onhand/stock/event"
@@ -25,7 +28,12 @@ type Large struct {
 	ColdStart     float64 `json:"cold_start_s"` // from the start of the service, with all in Redis, to ready
 	ColdStartCPU  float64 `json:"cold_start_cpu_s"`
 	ColdStartWhat string  `json:"cold_start_is"`
+
+	Reads []calls.Figures `json:"reads"` // of availability, by HTTP
 }
+
+// readsFor is how long each kind of read is measured.
+const readsFor = 2 * time.Second
 
 // large folds a receipt of each of very many SKUs, and starts again on what is stored; it takes a processor profile of that start when a file is named.
 func (p *parts) large(ctx context.Context, codec *topics.Codec, skus int, profile string) (out Large, err error) {
@@ -60,7 +68,7 @@ func (p *parts) large(ctx context.Context, codec *topics.Codec, skus int, profil
 		return out, err
 	}
 	before := heap()
-	_, err = p.until(ctx, conf, codec, func(s *ledgerprojector.Service) bool { return s.Stats().Applied >= int64(skus) }, func() { out.HeapMB = (heap() - before) >> 20 })
+	_, err = p.until(ctx, conf, codec, func(s *ledgerprojector.Service) bool { return s.Stats().Applied >= int64(skus) }, func(*ledgerprojector.Service) { out.HeapMB = (heap() - before) >> 20 })
 	if err != nil {
 		return out, err
 	}
@@ -77,20 +85,28 @@ func (p *parts) large(ctx context.Context, codec *topics.Codec, skus int, profil
 		defer func() { err = errors.Join(err, stop()) }()
 	}
 	cpu := process.CPU()
+	var readErr error
 	took, err := p.until(ctx, conf, codec, func(s *ledgerprojector.Service) bool {
 		st := s.Stats()
 		return len(st.Lag) == partitions && st.SKUsOwned >= int64(skus) && s.Ready(ctx) == nil
-	}, nil)
-	if err != nil {
+	}, func(s *ledgerprojector.Service) {
+		out.ColdStartCPU = (process.CPU() - cpu).Seconds()
+		routes := chi.NewRouter()
+		s.Routes(routes)
+		server := httptest.NewServer(routes)
+		defer server.Close()
+		out.Reads, readErr = calls.Reads(ctx, calls.New(server.URL, "", 8), func(i int) string { return fmt.Sprintf("SKU-%07d", i) }, skus, readsFor)
+	})
+	if err := errors.Join(err, readErr); err != nil {
 		return out, err
 	}
-	out.ColdStart, out.ColdStartCPU = took.Seconds(), (process.CPU() - cpu).Seconds()
+	out.ColdStart = took.Seconds()
 	out.ColdStartWhat = "from the start of the service, all state in Redis and nothing new in the log, until every partition is loaded and ready"
 	return out, nil
 }
 
 // until runs the service until it is as wanted, then calls f, and stops it. It returns how long that took from the start.
-func (p *parts) until(ctx context.Context, conf ledgerprojector.Config, codec *topics.Codec, wanted func(*ledgerprojector.Service) bool, f func()) (took time.Duration, err error) {
+func (p *parts) until(ctx context.Context, conf ledgerprojector.Config, codec *topics.Codec, wanted func(*ledgerprojector.Service) bool, f func(*ledgerprojector.Service)) (took time.Duration, err error) {
 	s, err := ledgerprojector.New(conf, ledgerprojector.Deps{Kafka: p.kafka, Codec: codec, Redis: p.redis, Telemetry: silent})
 	if err != nil {
 		return 0, err
@@ -113,9 +129,7 @@ func (p *parts) until(ctx context.Context, conf ledgerprojector.Config, codec *t
 		time.Sleep(5 * time.Millisecond)
 	}
 	took = time.Since(began)
-	if f != nil {
-		f()
-	}
+	f(s)
 	return took, nil
 }
 

@@ -25,6 +25,7 @@ import (
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
 	ledgerprojector "github.com/onhand/onhand/services/ledger-projector"
+	"github.com/onhand/onhand/services/ledger-projector/history"
 	"github.com/onhand/onhand/topics"
 )
 
@@ -60,6 +61,7 @@ type Figures struct {
 	RawPS        float64   `json:"raw_consume_per_s"`
 	RawCPU       CPU       `json:"raw_consume_cpu_us_per_event"`
 	HSETPS       float64   `json:"hset_per_s"`
+	At           Past      `json:"ledger_at"`
 	Peer         peerRun   `json:"kafka_streams"` // at its best
 	PeerRuns     []peerRun `json:"kafka_streams_runs"`
 	LeftOut      string    `json:"kafka_streams_leaves_out"`
@@ -78,6 +80,12 @@ type Run struct {
 	EventsPS float64 `json:"events_per_s"`
 	Levels   int64   `json:"levels"` // emitted: one for each changed SKU and batch
 	CPU      CPU     `json:"cpu_us_per_event"`
+}
+
+// Past is what "onhand ledger at" takes: the fold of one SKU's partition from its first event.
+type Past struct {
+	Events  int64   `json:"events"` // of the partition
+	Seconds float64 `json:"seconds"`
 }
 
 const leftOut = "de-duplication by event id, the memory of open order lines, several locations, held, inbound and unsellable stock, unassigned commitments, " +
@@ -119,6 +127,7 @@ func Bench(ctx context.Context, cfg Config, root string, r *report.Report) error
 		c, p := f.Runs[0].CPU, f.Peer.CPU
 		r.Row(s.name+": CPU µs/event", fmt.Sprintf("%.2f = %.2f projector + %.2f Redis + %.2f Kafka", c.Total, c.Process, c.Redis, c.Kafka),
 			fmt.Sprintf("Kafka Streams %.2f (%.2f + %.2f Kafka): %.2f ×; raw %.2f: %.2f ×", p.Total, p.Process, p.Kafka, f.VsStreamsCPU, f.RawCPU.Total, f.VsRawCPU))
+		r.Row(s.name+": onhand ledger at", fmt.Sprintf("%.2f s", f.At.Seconds), fmt.Sprintf("folds the %s events of the SKU's partition: %s/s", report.Count(f.At.Events), report.Count(float64(f.At.Events)/f.At.Seconds)))
 		r.Row(s.name+": levels emitted an event", fmt.Sprintf("%.3f", float64(f.Runs[0].Levels)/float64(f.Events)), "one for each changed SKU and batch")
 	}
 	if len(figures) == 0 {
@@ -208,6 +217,10 @@ func (cfg Config) many(ctx context.Context, r *report.Report) (Large, error) {
 	}
 	r.Row(report.Count(cfg.Large)+" SKUs: memory", fmt.Sprintf("%d MB in the projector, %d MB in Redis", l.HeapMB, l.RedisMB), "one location, one event each")
 	r.Row(report.Count(cfg.Large)+" SKUs: cold start", fmt.Sprintf("%.1f s", l.ColdStart), fmt.Sprintf("goal: 10 s; %.1f s of the projector's processor time", l.ColdStartCPU))
+	for _, x := range l.Reads {
+		r.Row(fmt.Sprintf("%s SKUs: read %s, %d at once", report.Count(cfg.Large), x.What, x.Callers), x.String(), fmt.Sprintf("%s answers/s, %s SKUs/s", report.Count(x.PerS), report.Count(x.SKUsPS)))
+	}
+	r.Note("Reads: GET and POST /v1/availability, by callers in the projector's process, each of which makes its next call when the one before is answered; nothing else happens meanwhile.")
 	cfg.Say("%s SKUs: cold start %.1f s", report.Count(cfg.Large), l.ColdStart)
 	return l, nil
 }
@@ -316,6 +329,10 @@ func (cfg Config) shape(ctx context.Context, s shape, classes string, r *report.
 		return nil, err
 	}
 	cfg.Say("%s: pipelined HSET %s/s", s.name, report.Count(f.HSETPS))
+	if f.At, err = p.past(ctx, cfg.Events); err != nil {
+		return nil, err
+	}
+	cfg.Say("%s: ledger at folds %s events in %.2f s", s.name, report.Count(f.At.Events), f.At.Seconds)
 	for _, set := range settings(cfg.Peer) {
 		run, err := p.peer(ctx, classes, schemas.StockEvents, peerLevels, dir, cfg.Events, set)
 		if err != nil {
@@ -532,6 +549,20 @@ func (p *parts) project(ctx context.Context, codec *topics.Codec, events, i int,
 		cpu, err := used.read(float64(events))
 		return Run{EventsPS: float64(events) / took.Seconds(), Levels: after - before, CPU: cpu}, err
 	}
+}
+
+// past asks what the stock of a SKU is by the log alone.
+func (p *parts) past(ctx context.Context, events int) (Past, error) {
+	const sku = "SKU-000000"
+	began := time.Now()
+	level, at, err := history.Of(ctx, history.Query{Kafka: p.kafka, Log: silent.Log, Options: ledgerprojector.DefaultConfig().Options(), SKU: sku}, nil)
+	if err != nil {
+		return Past{}, err
+	}
+	if level == nil || at < int64(events/partitions/2) {
+		return Past{}, fmt.Errorf("%s is not in the %d events", sku, at+1)
+	}
+	return Past{Events: at + 1, Seconds: time.Since(began).Seconds()}, nil
 }
 
 // hset writes n times to keys different keys, a thousand in flight: what Redis takes when nobody computes anything.

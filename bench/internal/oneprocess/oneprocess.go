@@ -97,23 +97,49 @@ func Idle(ctx context.Context, cfg IdleConfig, root string, r *report.Report) (e
 
 // idle starts the program, waits until it is ready and has idled, and reads its memory.
 func idle(ctx context.Context, program string, args []string, after time.Duration) (now, peak int64, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 30 * time.Second
-	out, err := cmd.StdoutPipe()
+	up, err := start(ctx, program, args)
 	if err != nil {
 		return 0, 0, err
 	}
-	var errs strings.Builder
-	cmd.Stderr = &errs
-	if err := cmd.Start(); err != nil {
-		return 0, 0, err
+	defer func() { err = errors.Join(err, up.stop()) }()
+	idling := time.NewTimer(after)
+	defer idling.Stop()
+	select {
+	case <-idling.C:
+	case <-up.ended:
+		return 0, 0, errors.New("onhand up ended while it idled")
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
 	}
-	ready, ended := make(chan struct{}), make(chan struct{})
+	return process.Memory(up.cmd.Process.Pid)
+}
+
+// running is an onhand up.
+type running struct {
+	cmd    *exec.Cmd
+	ended  chan struct{} // closed when it prints no more
+	cancel context.CancelFunc
+	errs   strings.Builder
+}
+
+// start starts the program, and waits until it is ready.
+func start(ctx context.Context, program string, args []string) (*running, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	up := &running{cmd: exec.CommandContext(ctx, program, args...), ended: make(chan struct{}), cancel: cancel}
+	up.cmd.Cancel = func() error { return up.cmd.Process.Signal(os.Interrupt) }
+	up.cmd.WaitDelay = 30 * time.Second
+	up.cmd.Stderr = &up.errs
+	out, err := up.cmd.StdoutPipe()
+	if err == nil {
+		err = up.cmd.Start()
+	}
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	ready := make(chan struct{})
 	go func() {
-		defer close(ended)
+		defer close(up.ended)
 		isReady := false
 		for s := bufio.NewScanner(out); s.Scan(); {
 			if strings.HasPrefix(s.Text(), "Ready in") && !isReady {
@@ -122,32 +148,32 @@ func idle(ctx context.Context, program string, args []string, after time.Duratio
 			}
 		}
 	}()
-	defer func() {
-		cancel()
-		<-ended
-		if e := cmd.Wait(); e != nil && err != nil {
-			err = fmt.Errorf("%w: %w\n%s", err, e, errs.String())
-		}
-	}()
 	limit := time.NewTimer(2 * time.Minute)
 	defer limit.Stop()
 	select {
 	case <-ready:
-	case <-ended:
-		return 0, 0, errors.New("onhand up ended before it was ready")
+		return up, nil
+	case <-up.ended:
+		return nil, errors.Join(errors.New("onhand up ended before it was ready"), up.stop())
 	case <-limit.C:
-		return 0, 0, errors.New("onhand up was not ready after two minutes")
+		return nil, errors.Join(errors.New("onhand up was not ready after two minutes"), up.stop())
 	}
-	idling := time.NewTimer(after)
-	defer idling.Stop()
+}
+
+// stop ends it. How it ended is an error when it was not this that ended it.
+func (up *running) stop() error {
+	early := false
 	select {
-	case <-idling.C:
-	case <-ended:
-		return 0, 0, errors.New("onhand up ended while it idled")
-	case <-ctx.Done():
-		return 0, 0, ctx.Err()
+	case <-up.ended:
+		early = true
+	default:
 	}
-	return process.Memory(cmd.Process.Pid)
+	up.cancel()
+	<-up.ended
+	if err := up.cmd.Wait(); err != nil && early {
+		return fmt.Errorf("%w\n%s", err, up.errs.String())
+	}
+	return nil
 }
 
 // DatasetFigures is the whole example in one go.
