@@ -26,11 +26,15 @@ const (
 	// fetchBytes is the most that one fetch brings. It is as much for a partition as for all, so that a broker with much to tell sends one partition after another: while one is
 	// folded, the next is decoded and the one before stored, and each has events enough for a batch in which a SKU is written once for many of them.
 	fetchBytes = 4 << 20
+	// fetchWait is the longest that the broker holds a fetch for which it has nothing. A partition that was paused when the fetch was asked for waits as long once it goes on.
+	fetchWait = 100 * time.Millisecond
 	// linger is how long output waits for more of it, of all partitions: without it, each partition's batch is a request of its own, and the broker has more to do than the ledger.
 	linger = 3 * time.Millisecond
 	// pollEvery is the least time between two polls at a steady rate: meanwhile the next fetch is under way, and brings what all partitions have got. What comes after
 	// a longer silence is not held up.
 	pollEvery = 3 * time.Millisecond
+	// pollMax is the most records of one poll.
+	pollMax = 50_000
 	// unpaced is how many records a poll has to bring for the next not to wait: there is a backlog.
 	unpaced = 4096
 )
@@ -99,7 +103,7 @@ func (s *Service) Run(ctx context.Context) error {
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.AutoCommitMarks(), kgo.AutoCommitInterval(time.Second),
 		kgo.BlockRebalanceOnPoll(), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.revoked), kgo.AdjustFetchOffsetsFn(s.assigned),
 		kgo.SessionTimeout(s.cfg.Session), kgo.HeartbeatInterval(s.cfg.Session/5),
-		kgo.WithPools(new(pools)), kgo.FetchMaxWait(500*time.Millisecond), kgo.FetchMaxBytes(fetchBytes), kgo.FetchMaxPartitionBytes(fetchBytes),
+		kgo.WithPools(new(pools)), kgo.FetchMaxWait(fetchWait), kgo.FetchMaxBytes(fetchBytes), kgo.FetchMaxPartitionBytes(fetchBytes),
 		kgo.ProducerLinger(linger), kgo.MaxBufferedRecords(200_000), kgo.ProducerBatchMaxBytes(1<<20-1<<12),
 	)
 	if err != nil {
@@ -205,7 +209,7 @@ func (s *Service) poll(ctx context.Context) {
 			cancel()
 		}
 		s.mu.Unlock()
-		fetches := s.client.PollRecords(polling, 50_000)
+		fetches := s.client.PollRecords(polling, pollMax)
 		if fetches.NumRecords() < unpaced {
 			pace(polling, polled.Add(pollEvery))
 		}

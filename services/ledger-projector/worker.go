@@ -22,11 +22,9 @@ import (
 	"github.com/onhand/onhand/topics"
 )
 
-// Queue bounds, in records: fetching pauses above the one and goes on below the other.
-const (
-	queueHigh = 48_000
-	queueLow  = 16_000
-)
+// queueHigh is how many records may wait to be folded before fetching pauses, until they are taken. It is more than one poll brings: a partition that paused with each would wait for
+// the next fetch, which the broker holds back while the other partitions have nothing.
+const queueHigh = 2 * pollMax
 
 // chunk is records of one poll.
 type chunk struct {
