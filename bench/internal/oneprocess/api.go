@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/onhand/onhand/bench/internal/calls"
+	"github.com/onhand/onhand/bench/internal/process"
 	"github.com/onhand/onhand/bench/internal/report"
 )
 
@@ -79,6 +80,10 @@ func API(ctx context.Context, cfg APIConfig, root string, r *report.Report) (err
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+	cfg.Say("waiting until the stock is everywhere")
+	if err := up.settled(ctx); err != nil {
+		return err
+	}
 	f := APIFigures{SKUs: cfg.SKUs}
 	cfg.Say("reads")
 	if f.Reads, err = calls.Reads(ctx, api, name, cfg.SKUs, cfg.For); err != nil {
@@ -110,6 +115,29 @@ func API(ctx context.Context, cfg APIConfig, root string, r *report.Report) (err
 	r.Note("The built program in a process of its own, with the example's catalog, its marketplaces and %s SKUs, and no other work. Callers are in the benchmark's process, on the same machine, over HTTP; each "+
 		"makes its next call when the one before is answered. Each kind of call for %s. A reservation is answered when it is decided: it is in the log, and folded.", report.Count(cfg.SKUs), cfg.For)
 	return nil
+}
+
+// settled waits until the process has little to do: the stock is at all marketplaces, and in ClickHouse.
+func (up *running) settled(ctx context.Context) error {
+	const calm, look = 0.25, 2 * time.Second // cores
+	last, err := process.CPUOf(up.cmd.Process.Pid)
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for limit := time.Now().Add(3 * time.Minute); err == nil; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		was := last
+		if last, err = process.CPUOf(up.cmd.Process.Pid); err == nil && (last-was).Seconds() < calm*look.Seconds() {
+			return nil
+		}
+		if time.Now().After(limit) {
+			return errors.New("onhand up is still busy three minutes after it was stocked")
+		}
+	}
+	return err
 }
 
 // reach finds the API of the onhand up that keeps its data in a directory.
