@@ -24,7 +24,7 @@
 //
 // # What is granted
 //
-// Decreases that rules or a shortage demand; then raises, as far as there is room; then decreases of channels that hold far more than their share, when another has run out. A
+// Decreases that rules or a shortage demand; then raises, as far as there is room; then decreases of channels that hold far more than their share, when others have less than theirs. A
 // sale needs no write: available and the seller's exposure fall together. At most one write per SKU and channel is open.
 //
 // # Claim channels
