@@ -86,7 +86,7 @@ type Listing struct {
 	UnitCost   string           `json:"unit_cost,omitempty" doc:"Cost of one unit; decimal number."`
 	Currency   string           `json:"currency,omitempty" doc:"ISO 4217 code of unit_cost."`
 	Channels   []ChannelListing `json:"channels,omitempty" doc:"Where it is sold."`
-	Components []Component      `json:"components,omitempty" doc:"Parts, when it is a bundle."`
+	Components []Component      `json:"components,omitempty" doc:"What it is made of, when it is a bundle: it has no stock of its own, and its sales move theirs. Never changes."`
 }
 
 // ChannelListing is one SKU as one channel sells it.

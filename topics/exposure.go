@@ -37,6 +37,9 @@ func (c *Codec) AppendBooks(dst []byte, x *escrow.Snapshot, decidedAt int64) []b
 			})
 		}
 	}
+	for _, x := range x.Consents {
+		m.Consents = append(m.Consents, &onhandv1.BundleConsent{Component: x.Component, Grant: x.Grant, Quantity: int64(x.Quantity), Most: int64(x.Most)})
+	}
 	return c.appendMessage(dst, "ExposureBooks", &m)
 }
 
@@ -87,6 +90,9 @@ func DecodeBooksAt(value []byte) (x *escrow.Snapshot, decidedAt int64, err error
 				At: f.AtUs, Raised: escrow.Units(f.Raised), Sold: escrow.Units(f.Sold), Shown: escrow.Units(f.Shown), Credit: escrow.Units(f.Credit), Anchor: f.Anchored,
 			})
 		}
+	}
+	for _, c := range m.Consents {
+		x.Consents = append(x.Consents, escrow.Consent{Component: c.Component, Grant: c.Grant, Quantity: escrow.Units(c.Quantity), Most: escrow.Units(c.Most)})
 	}
 	return x, m.DecidedAtUs, nil
 }

@@ -18,7 +18,9 @@ import (
 	"github.com/onhand/onhand/catalogfile"
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/stock/bundle"
 	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/preview"
 	"github.com/onhand/onhand/topics"
 	"github.com/onhand/onhand/topics/catalogview"
@@ -129,14 +131,21 @@ func (c *rulesDiffCmd) compare(ctx context.Context, file *catalogfile.File) (*di
 	sums := make(map[string]*moved)
 	p := preview.New(before, after)
 	var changes []preview.Change
+	levels := make(map[string]*ledger.Level, len(values))
 	for sku, value := range values {
 		if len(value) == 0 {
 			continue // the ledger no longer knows it
 		}
-		l, err := topics.DecodeLevel(value)
-		if err != nil {
+		if levels[sku], err = topics.DecodeLevel(value); err != nil {
 			return nil, fmt.Errorf("level of %s: %w", sku, err)
 		}
+	}
+	for sku, l := range later { // what can be sold of a bundle is in the levels of its components
+		if len(l.Components) > 0 {
+			levels[sku] = bundle.Level(sku, l.Components, func(c string) *ledger.Level { return levels[c] })
+		}
+	}
+	for sku, l := range levels {
 		d.SKUs++
 		changes = p.SKU(changes[:0], l, listings[sku], later[sku])
 		for i := range changes {

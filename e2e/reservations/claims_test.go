@@ -37,13 +37,17 @@ type fair struct {
 	n       int
 	at      map[string]int // units sold, by channel
 	over    int
+	units   int64                          // physically there, of each SKU
+	made    map[string][]catalog.Component // of bundles
+	bought  map[string]int                 // by marketplace/SKU
 }
 
 const fairUnits = 6
 
-func openFair(t *testing.T, skus int) *fair {
+func openFair(t *testing.T, skus int, units int64) *fair {
 	g := start(t)
-	f := &fair{api: g.api(), rng: rand.New(rand.NewPCG(3, 4)), shown: map[string]int64{}, taken: map[string]int64{}, granted: map[string]bool{}, at: map[string]int{}}
+	f := &fair{api: g.api(), rng: rand.New(rand.NewPCG(3, 4)), shown: map[string]int64{}, taken: map[string]int64{}, granted: map[string]bool{}, at: map[string]int{}, units: units,
+		bought: map[string]int{}}
 	var err error
 	if f.client, err = g.kafka.Client(g.tel.Log, "fair", kgo.ConsumeTopics(schemas.TargetsTopic("m0"), schemas.TargetsTopic("m1")), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(10*time.Millisecond), kgo.MetadataMaxAge(50*time.Millisecond), kgo.FetchMaxWait(50*time.Millisecond)); err != nil {
@@ -65,7 +69,7 @@ func openFair(t *testing.T, skus int) *fair {
 	g.eventually("the settings are known", func() bool { return len(g.view.Settings().Rules) == 1 && len(g.view.Settings().Channels) == 3 })
 	for i := range skus {
 		f.skus = append(f.skus, fmt.Sprint("S", i))
-		f.receive(f.skus[i], fairUnits)
+		f.receive(f.skus[i], units)
 	}
 	return f
 }
@@ -136,7 +140,13 @@ func (f *fair) carryOut(t *allocation.Target) *write.Result {
 
 // take notes that units are gone. f.mu is held.
 func (f *fair) take(sku string, units int64) {
-	if f.taken[sku] += units; f.taken[sku] > fairUnits {
+	for _, c := range f.made[sku] {
+		f.take(c.SKU, units*int64(c.Quantity))
+	}
+	if len(f.made[sku]) > 0 {
+		return
+	}
+	if f.taken[sku] += units; f.taken[sku] > f.units {
 		f.over++
 	}
 }
@@ -154,6 +164,7 @@ func (f *fair) buy(n int) {
 		f.take(sku, 1)
 		f.n++
 		f.at[ch]++
+		f.bought[ch+"/"+sku]++
 		f.orders = append(f.orders, fmt.Sprintf(`{"id":"o%d","channel":%q,"placed_at":%q,"currency":"EUR","lines":[{"id":"1","sku":%q,"quantity":1,"unit_price":"1"}]}`,
 			f.n, ch, time.Now().UTC().Format(time.RFC3339Nano), sku))
 	}
@@ -207,7 +218,7 @@ func (f *fair) claim(sku, id string, back bool) {
 // TestTheLastUnitsAmongMarketplacesAndAShopThatAsks sells a few units of each SKU through two marketplaces, which sell what they show and report late, and a shop that asks first, all at once, while
 // the allocator is stopped and started. No unit is sold twice, all channels have a part of the trade, and in the end all is sold.
 func TestTheLastUnitsAmongMarketplacesAndAShopThatAsks(t *testing.T) {
-	f := openFair(t, 8)
+	f := openFair(t, 8, fairUnits)
 	stop := f.allocator()
 	total, round := int64(len(f.skus)*fairUnits), 0
 	gone := func() (n int64) {

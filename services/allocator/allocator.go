@@ -80,6 +80,8 @@ type Service struct {
 	client  *kgo.Client // the session's
 	adm     *kadm.Client
 	side    *side
+	feed    *side                      // of components of bundles
+	fed     map[string]map[int32]int64 // offset after the last record taken in of it
 	allots  *allotments
 	adrift  atomic.Bool // partitions were given up since the last transaction
 
@@ -130,6 +132,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s.changes.skus = make(map[string]struct{})
 	deps.Catalog.OnChange(s.changes.add)
+	s.engine.Own(s.ownerOf)
 	return s, nil
 }
 
@@ -244,6 +247,12 @@ func (s *Service) serve(ctx context.Context) error {
 		}
 	}
 	s.changes.take() // whatever changed so far is in the settings that are read now
+	s.mu.Lock()
+	s.deps.Catalog.Listings(func(l *catalog.Listing) bool {
+		s.engine.Index(l.SKU, l)
+		return true
+	})
+	s.mu.Unlock()
 	if err := s.applySettings(ctx, partitions); err != nil {
 		return err
 	}

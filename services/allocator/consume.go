@@ -15,7 +15,6 @@ import (
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
-	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/targeting"
 	"github.com/onhand/onhand/topics"
 )
@@ -91,6 +90,14 @@ func (s *Service) turn(ctx context.Context) error {
 	if err := s.load(ctx); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	for sku := range relisted {
+		s.engine.Index(sku, s.deps.Catalog.Listing(sku))
+	}
+	s.mu.Unlock()
+	if err := s.followComponents(ctx); err != nil {
+		return err
+	}
 	b := batch{log: s.deps.Telemetry.Log, moved: make(map[int32]*owned)}
 	s.mu.Lock()
 	s.engine.Begin(begun.UnixMicro())
@@ -101,6 +108,7 @@ func (s *Service) turn(ctx context.Context) error {
 	}
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) { s.takeIn(ctx, &b, p) })
 	s.takeSide(ctx, &b, s.side.take())
+	s.takeComponents(ctx, s.feed.take())
 	s.mu.Unlock()
 	if err := s.startLoaded(ctx); err != nil {
 		return err
@@ -288,6 +296,7 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 		out, more = s.engine.Decide(now, s.cfg.WriteMax)
 		s.encode(b, out)
 		kept := s.encodeBooks(now)
+		allots := s.engine.Events()
 		s.count()
 		s.mu.Unlock()
 		if len(s.pointers) == 0 {
@@ -297,7 +306,7 @@ func (s *Service) write(ctx context.Context, b *batch) (wrote int, err error) {
 			return wrote, err
 		}
 		wrote += len(out)
-		var allots []*event.Event
+		s.stats.granted.Add(int64(len(allots)))
 		s.stats.targets.Add(int64(len(out)))
 		for i := range out {
 			if out[i].Target.Withdrawn {

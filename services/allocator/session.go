@@ -64,6 +64,8 @@ func (s *Service) connect() (err error) {
 func (s *Service) disconnect() {
 	s.side.close()
 	s.side = nil
+	s.feed.close()
+	s.feed, s.fed = nil, nil
 	s.allots.close()
 	s.allots = nil
 	kafka.Close(s.client, leaveWithin)
@@ -75,6 +77,7 @@ func (s *Service) disconnect() {
 	}
 	s.pointers = s.pointers[:0]
 	s.engine.Again() // whoever loads the books next has them
+	s.engine.Unfollow()
 	s.joined.Store(false)
 	s.started.Store(false)
 	s.adrift.Store(false)

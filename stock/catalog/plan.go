@@ -8,6 +8,7 @@ import (
 	"github.com/govalues/decimal"
 
 	"github.com/onhand/onhand/stock/allocation"
+	"github.com/onhand/onhand/stock/event"
 )
 
 // Plan is one version of the settings, compiled so that the rules of a SKU are found without a search. It remembers what it resolved, and
@@ -22,6 +23,9 @@ type Plan struct {
 	byCategory map[string][]*Rule
 	general    []*Rule
 	resolved   map[traits]*allocation.Rules // for SKUs without a rule of their own
+
+	sellers []allocation.Seller
+	places  []allocation.Place
 }
 
 // traits is what rules see of a listing, beside its SKU.
@@ -49,6 +53,7 @@ func Compile(s *Settings) *Plan {
 		}
 		places = append(places, place)
 	}
+	p.sellers, p.places = sellers, places
 	p.Layout = allocation.NewLayout(sellers, places)
 	for _, id := range slices.Sorted(maps.Keys(s.Rules)) {
 		r := s.Rules[id]
@@ -70,6 +75,22 @@ func Compile(s *Settings) *Plan {
 	}
 	slices.SortStableFunc(p.general, bySpecificity)
 	return p
+}
+
+// WithBundles is the plan of a component: the bundles that it is part of are channels that ask before they sell, beside all others. A rule can name such a channel as any other
+// (event.BundleChannel). It remembers by itself what it resolved.
+func (p *Plan) WithBundles(skus []string) *Plan {
+	q := *p
+	q.resolved = map[traits]*allocation.Rules{}
+	q.Channels, q.sellers = slices.Clone(p.Channels), slices.Clone(p.sellers)
+	for _, sku := range skus {
+		id := event.BundleChannel(sku)
+		q.Channels = append(q.Channels, &Channel{ID: id, Name: id, Adapter: Claim})
+		q.sellers = append(q.sellers, allocation.Seller{ID: id})
+	}
+	slices.SortFunc(q.Channels, func(a, b *Channel) int { return cmp.Compare(a.ID, b.ID) })
+	q.Layout = allocation.NewLayout(q.sellers, q.places)
+	return &q
 }
 
 // bySpecificity orders the most specific first: by SKU, brand, category, then channel.

@@ -116,7 +116,7 @@ func (in *Input) apiOf(b *book) API {
 	a := in.api(b.seller)
 	switch {
 	case b.claim:
-		return API{Operation: write.Allot}
+		return API{Operation: write.Allot, Bundle: a.Bundle}
 	case a.claims():
 		return API{}
 	}

@@ -207,6 +207,9 @@ func (d *Decider) hindrance() string {
 	in := d.in
 	for i := range in.Offers {
 		o := &in.Offers[i]
+		if o.Hindrance != "" {
+			return o.Hindrance
+		}
 		if api := in.api(o.Seller); api.Operation == write.UnspecifiedOperation || api.claims() {
 			continue
 		}
@@ -234,7 +237,7 @@ func (d *Decider) threshold() Units {
 			continue
 		}
 		n++
-		if d.in.api(d.in.Offers[i].Seller).claims() { // it cannot take what is not there
+		if api := d.in.api(d.in.Offers[i].Seller); api.claims() && !api.Bundle { // it cannot take what is not there
 			continue
 		}
 		l := delay(d.in, d.in.Offers[i].Seller)
@@ -814,7 +817,7 @@ func (d *Decider) shortage() {
 	d.input.Bare = true
 	d.solver.Load(&d.input)
 	d.hold(true)
-	if n := d.short(); n > d.s.shortage {
+	if n := d.short() - d.s.yielding; n > d.s.shortage {
 		d.s.shortage = n
 		d.s.alert(Alert{Kind: Shortage, Units: n, Cause: d.s.event, Message: "after " + d.s.kind.String() + ", channels may still sell " + num(n) +
 			" units more than there are; they are lowered at once, and what was sold before that is an oversell"})

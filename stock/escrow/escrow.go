@@ -40,6 +40,7 @@ type API struct {
 	Operation write.Operation // absolute, delta or compare-and-set; allot for a channel that asks before it sells; unspecified for one that is never written
 	SetsAny   bool            // a compare-and-set channel that can also be set whatever it shows
 	Reads     bool            // what it shows can be read
+	Bundle    bool            // it stands for a bundle that the SKU is a component of: an allotment is taken back when the bundle has agreed
 }
 
 // claims says that the channel asks before it sells: what it may take is a number in the ledger.
@@ -71,7 +72,8 @@ type Offer struct {
 	Seller     int    // the layout's number
 	ExternalID string // the SKU's id at the channel
 	Paused     bool
-	Margin     int64 // earned per unit (catalog.Margin), for channels of one priority; asked only where the share is by priority
+	Margin     int64  // earned per unit (catalog.Margin), for channels of one priority; asked only where the share is by priority
+	Hindrance  string // of a bundle: why its channels cannot be brought under the books; empty when they can
 }
 
 // Delay is how long a channel takes, in microseconds, as measured (p95).
@@ -197,6 +199,8 @@ type SKU struct {
 	event     string
 	kind      event.Kind
 	alerts    []Alert
+	consents  []Consent // of a bundle
+	yielding  Units     // of a bundle: by how much less it is to have than it could, as its components' owners ask
 }
 
 // channel is one channel that ever sold the SKU or was in its books, in order of id.

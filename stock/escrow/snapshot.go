@@ -17,6 +17,7 @@ type Snapshot struct {
 	Calm      int64
 	Shortage  Units
 	Channels  []ChannelSnapshot // in order of id
+	Consents  []Consent         // of a bundle, in order of component
 }
 
 // ChannelSnapshot is one channel of a [Snapshot].
@@ -46,7 +47,7 @@ type ChannelSnapshot struct {
 func (s *SKU) Snapshot() Snapshot {
 	out := Snapshot{
 		SKU: s.ID, Phase: s.phase, Seen: s.seen, Version: s.version, Available: s.available, Seq: s.seq, Calm: s.calm, Shortage: s.shortage,
-		Channels: make([]ChannelSnapshot, len(s.channels)),
+		Channels: make([]ChannelSnapshot, len(s.channels)), Consents: slices.Clone(s.consents),
 	}
 	for i := range s.channels {
 		c := &s.channels[i]
@@ -68,6 +69,7 @@ func Restore(x *Snapshot) *SKU {
 	s := &SKU{
 		ID: x.SKU, phase: x.Phase, seen: x.Seen, version: x.Version, available: x.Available, seq: x.Seq, calm: x.Calm, shortage: x.Shortage,
 		channels: make([]channel, len(x.Channels)), dirty: true, settling: true,
+		consents: slices.Clone(x.Consents),
 	}
 	for i := range x.Channels {
 		c := &x.Channels[i]

@@ -33,10 +33,10 @@ func TestBundleMovesNoStock(t *testing.T) {
 	if len(l.Locations) != 0 || l.Unassigned != 0 || l.Available() != 0 || l.Version != 7 {
 		t.Errorf("stock of a bundle moved: %+v", l)
 	}
-	if want := []ChannelUnits{{Channel: "shop", Units: 1}, {Channel: "web", Units: 3}}; !reflect.DeepEqual(l.Sold, want) {
+	if want := []ChannelUnits{{Channel: "bundle:B", Units: 4}, {Channel: "shop", Units: 1}, {Channel: "web", Units: 3}}; !reflect.DeepEqual(l.Sold, want) {
 		t.Errorf("sold %+v, want %+v", l.Sold, want)
 	}
-	if want := []ChannelUnits{{Channel: "shop", Units: 1}}; !reflect.DeepEqual(l.Restored, want) {
+	if want := []ChannelUnits{{Channel: "bundle:B", Units: 1}, {Channel: "shop", Units: 1}}; !reflect.DeepEqual(l.Restored, want) {
 		t.Errorf("restored %+v, want %+v", l.Restored, want)
 	}
 }

@@ -252,11 +252,13 @@ func (p *Partition) touch(s *SKU, e *event.Event, offset, at int64) {
 func (p *Partition) effect(s *SKU, e *event.Event, w *record) (unknown bool) {
 	q := e.Quantity
 	if e.Bundle == e.SKU { // what moves is stock of its components, by events of their own
-		switch {
+		switch { // all that was sold so also counts for the bundle as a whole: by that its owner knows what its components' logs will say
 		case e.Kind == event.SaleRecorded:
 			p.count(&s.sold, e.Channel, q, e.OccurredAt)
+			p.count(&s.sold, event.BundleChannel(s.name), q, e.OccurredAt)
 		case e.Kind == event.SaleCancelled && e.RestockedByChannel:
 			p.count(&s.restored, e.Channel, q, 0)
+			p.count(&s.restored, event.BundleChannel(s.name), q, 0)
 		}
 		return false
 	}

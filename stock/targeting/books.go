@@ -21,17 +21,18 @@ const strictMode = "strict"
 
 // exposed is the part of the engine that decides by books of exposure.
 type exposed struct {
-	decider escrow.Decider
-	in      escrow.Input
-	apis    []escrow.API // by the plan's channel numbers
-	epoch   int64        // of the settings
-	skew    int64
-	delays  *delays
-	now     int64      // of the turn: when levels are taken in
-	filled  *Partition // whose channels the input has; nil when it has to be filled anew
-	sales_  []escrow.Counter
-	wakes   wakes
-	allots  []*event.Event // granted by the books that were loaded: nobody knows whether they were written
+	decider  escrow.Decider
+	in       escrow.Input
+	apis     []escrow.API // by the plan's channel numbers
+	epoch    int64        // of the settings
+	skew     int64
+	delays   *delays
+	now      int64 // of the turn: when levels are taken in
+	filledBy *catalog.Plan
+	filled   *Partition // whose channels the input has; nil when it has to be filled anew
+	sales_   []escrow.Counter
+	wakes    wakes
+	allots   []*event.Event // granted by the books that were loaded: nobody knows whether they were written
 
 	day       string // of the certificates, and its number since 1970
 	dayNumber int64
@@ -75,16 +76,26 @@ func (e *Engine) Again() []*event.Event {
 
 // claims notes the changes of allotments that the books of a SKU wait for.
 func (e *Engine) claims(s *SKU) {
-	s.books.Claims(func(g *escrow.Grant) { e.allots = append(e.allots, allotment(s.id, g, e.now)) })
+	s.books.Claims(func(g *escrow.Grant) {
+		if !toBundle(g.Channel) || !escrow.NeedsConsent(g.Write) {
+			e.allots = append(e.allots, allotment(s.id, g, e.now))
+		}
+	})
+	for _, c := range s.books.Consents() {
+		e.allots = append(e.allots, consent(s.id, c, e.now))
+	}
 }
 
 // sourceOnhand is the source of events that Onhand itself is behind.
 const sourceOnhand = "onhand"
 
+// allotmentID is the event id of a grant.
+func allotmentID(grant string) string { return "allot/" + grant }
+
 // allotment is the event of a grant to a claim channel.
 func allotment(sku string, g *escrow.Grant, now int64) *event.Event {
 	e := &event.Event{
-		ID: "allot/" + g.ID, Kind: event.AllotmentChanged, SKU: sku, Channel: g.Channel, Quantity: g.Write.Delta, Sequence: escrow.Sequence(g.ID), Reason: g.Reason,
+		ID: allotmentID(g.ID), Kind: event.AllotmentChanged, SKU: sku, Channel: g.Channel, Quantity: g.Write.Delta, Sequence: escrow.Sequence(g.ID), Reason: g.Reason,
 		OccurredAt: now, ReceivedAt: now, Source: sourceOnhand, Checked: true,
 	}
 	if g.Write.Operation == write.Lift {
@@ -184,15 +195,25 @@ func (e *Engine) bookLevel(s *SKU, l *ledger.Level) {
 		return &e.sales_[len(e.sales_)-1]
 	}
 	for i := range l.Sold {
+		if len(e.of[s.id]) > 0 && toBundle(l.Sold[i].Channel) { // all its channels together
+			continue
+		}
 		c := add(l.Sold[i].Channel)
 		c.Sold, c.EarliestAt = l.Sold[i].Units, l.Sold[i].EarliestAt
 	}
 	for i := range l.Restored {
+		if len(e.of[s.id]) > 0 && toBundle(l.Restored[i].Channel) {
+			continue
+		}
 		add(l.Restored[i].Channel).Restored = l.Restored[i].Units
+	}
+	available := l.Available()
+	if len(e.of[s.id]) > 0 {
+		available = s.books.Available() // as its components make it
 	}
 	s.books.Level(&escrow.Level{
 		Allotted: l.Allotments,
-		Version:  l.Version, Previous: l.PreviousVersion, Available: l.Available(), Counters: e.sales_, At: l.ReceivedAt, Event: l.EventID, Kind: l.EventKind,
+		Version:  l.Version, Previous: l.PreviousVersion, Available: available, Counters: e.sales_, At: l.ReceivedAt, Event: l.EventID, Kind: l.EventKind,
 	})
 }
 
@@ -333,8 +354,9 @@ func (e *Engine) Read(p *Partition, next int64) {
 	if len(p.booked) == 0 {
 		return
 	}
-	e.fill(p, e.now)
 	for _, s := range p.booked {
+		e.use(s)
+		e.fill(p, e.now)
 		if e.in.Version = e.terms(s); !s.books.Quiet(&e.in) {
 			e.touch(p, s)
 		}
@@ -348,15 +370,18 @@ func (e *Engine) terms(s *SKU) int64 { return e.epoch<<40 + s.of.begun<<20 + s.r
 func (e *Engine) fill(p *Partition, now int64) {
 	in := &e.in
 	in.Now, in.Layout, in.APIs, in.Skew = now, e.plan.Layout, e.apis, e.skew
-	if e.filled == p {
+	if e.filled == p && e.filledBy == e.plan {
 		return
 	}
-	e.filled = p
+	e.filled, e.filledBy = p, e.plan
 	in.Marks, in.Delays = in.Marks[:0], in.Delays[:0]
 	for i := range e.plan.Channels {
 		id := e.plan.Layout.SellerID(i)
-		in.Marks = append(in.Marks, p.marks[id])
-		in.Delays = append(in.Delays, e.delays.of(id, e.now))
+		mark, d := p.marks[id], e.delays.of(id, e.now)
+		if b, ok := event.BundleOf(id); ok {
+			mark, d = e.pace(p, b)
+		}
+		in.Marks, in.Delays = append(in.Marks, mark), append(in.Delays, d)
 	}
 }
 
@@ -365,6 +390,7 @@ func (e *Engine) rests(s *SKU, now int64) bool {
 	if !s.placed || !s.known || s.books.Phase() != escrow.Strict {
 		return false
 	}
+	e.use(s)
 	e.fill(s.of, now)
 	if e.in.Version = e.terms(s); !s.books.Quiet(&e.in) {
 		return false
@@ -377,9 +403,10 @@ func (e *Engine) rests(s *SKU, now int64) bool {
 // byBooks decides for a SKU whose exposure is or may have to be kept in books. It returns false when it is pooled, and to be decided as such.
 func (e *Engine) byBooks(s *SKU, rules *allocation.Rules, now int64) bool {
 	was := s.books.Phase()
-	if was == escrow.Pooled && !s.books.Allotted() && (rules.Guarantee == allocation.NoGuarantee || !e.writable(rules)) {
+	if was == escrow.Pooled && !s.books.Allotted() && (rules.Guarantee == allocation.NoGuarantee || !e.writable(rules) && !e.bundled(s)) {
 		return false
 	}
+	e.offerBundles(s)
 	if !s.known && !s.forgotten { // its level is missing: what it shows stays, and results of what was granted are kept
 		e.keep(s)
 		return was != escrow.Pooled
@@ -404,8 +431,14 @@ func (e *Engine) byBooks(s *SKU, rules *allocation.Rules, now int64) bool {
 	if d.Phase != escrow.Pooled {
 		e.certify(s, len(d.Grants), now)
 	}
+	if d.Phase != escrow.Pooled {
+		e.agree(s, now)
+	}
 	e.keep(s)
 	if d.Phase == escrow.Pooled {
+		if len(e.uses[s.id]) > 0 {
+			e.prepare(s) // its bundles are no channels of the pool
+		}
 		return false
 	}
 	e.strict(s, d, now)
@@ -443,7 +476,11 @@ func (e *Engine) escrowInput(s *SKU, rules *allocation.Rules, now int64) {
 	in.Offers = in.Offers[:0]
 	for i := range e.offers {
 		o := &e.offers[i]
-		in.Offers = append(in.Offers, escrow.Offer{Seller: o.Channel, ExternalID: o.ExternalID, Paused: o.Paused, Margin: e.input.Channels[i].Margin})
+		x := escrow.Offer{Seller: o.Channel, ExternalID: o.ExternalID, Paused: o.Paused, Margin: e.input.Channels[i].Margin}
+		if b, ok := event.BundleOf(e.plan.Layout.SellerID(o.Channel)); ok {
+			x.Hindrance = e.hindered(s.of, b, now)
+		}
+		in.Offers = append(in.Offers, x)
 	}
 }
 
@@ -473,6 +510,12 @@ func (e *Engine) strict(s *SKU, d *escrow.Decision, now int64) {
 	solved := false
 	for i := range d.Grants {
 		g := &d.Grants[i]
+		if toBundle(g.Channel) { // it has no targets; what does not raise its allotment waits for the bundle, whose owner reads the books
+			if !escrow.NeedsConsent(g.Write) {
+				e.outbox = append(e.outbox, allotment(s.id, g, now))
+			}
+			continue
+		}
 		if !solved {
 			e.solver.Solve(&e.input)
 			solved = true
@@ -510,7 +553,7 @@ func (e *Engine) strict(s *SKU, d *escrow.Decision, now int64) {
 		o := &e.offers[i]
 		id := e.plan.Layout.SellerID(o.Channel)
 		at, ok := find(e.next, id)
-		if ok && e.next[at].mode == strictMode {
+		if ok && e.next[at].mode == strictMode || toBundle(id) {
 			continue
 		}
 		x := e.strictShown(s, id, o.ExternalID)
@@ -599,6 +642,7 @@ func (e *Engine) exposure(s *SKU, channel string) allocation.Units {
 
 // derive is how the books see a channel: the steps of the rules on what is available, then what is in the books. The solver has solved the SKU.
 func (e *Engine) derive(steps []allocation.Step, s *SKU, channel string) []allocation.Step {
+	steps = s.madeOf(steps)
 	for i := range e.offers {
 		if e.plan.Layout.SellerID(e.offers[i].Channel) == channel {
 			steps = e.solver.Explain(steps, i)

@@ -9,6 +9,7 @@ import (
 	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
+	"github.com/onhand/onhand/stock/write"
 )
 
 // Engine folds levels, results of writes, order watermarks, listings and settings, and says which targets they change. A sequence of calls always gives the same
@@ -29,6 +30,7 @@ type Engine struct {
 	out    []Decision
 
 	exposed // what is decided by books of exposure
+	bundles // and what bundles make of their components
 }
 
 // Partition is the SKUs of one partition of stock.levels. Until [Engine.Start], what is taken in only builds its state.
@@ -97,6 +99,7 @@ type SKU struct {
 	open     int   // its part of the partition's open
 	unsure   bool  // counted in the partition's unsure
 	relisted int64 // times that its listing changed
+	kit      kit   // of a bundle: what follows from its components
 
 	hindrance string // why it is pooled though adaptive and scarce
 	wake      int64  // to be decided again then, at the latest; 0
@@ -146,7 +149,10 @@ type Decision struct {
 
 // New makes an engine. listing says who lists a SKU; skew is how far channels' clocks may be off, in microseconds.
 func New(listing func(sku string) *catalog.Listing, skew int64) *Engine {
-	return &Engine{listing: listing, names: make(map[string]string), exposed: exposed{skew: skew, delays: newDelays()}}
+	return &Engine{listing: listing, names: make(map[string]string), exposed: exposed{skew: skew, delays: newDelays()}, bundles: bundles{
+		of: make(map[string][]catalog.Component), uses: make(map[string][]string), components: make(map[string]*component), views: make(map[string]view),
+		owner: func(string) *Partition { return nil },
+	}}
 }
 
 // Begin begins a turn: now is when what follows is taken in, in microseconds. SKUs that were to be decided again by now are touched.
@@ -188,7 +194,9 @@ func (p *Partition) sku(id string) *SKU {
 // Restore takes in a target that was written earlier, by this process or another, so that only what differs from it is written again.
 func (e *Engine) Restore(p *Partition, t *allocation.Target) {
 	s := p.sku(t.SKU)
-	s.decided = max(s.decided, t.LevelVersion)
+	if len(e.of[t.SKU]) == 0 { // a bundle's versions are those of its components too
+		s.decided = max(s.decided, t.LevelVersion)
+	}
 	at, found := slices.BinarySearchFunc(s.shown, t.Channel, func(a shown, channel string) int { return strings.Compare(a.channel, channel) })
 	switch {
 	case t.Withdrawn && found:
@@ -210,7 +218,7 @@ func (e *Engine) Restore(p *Partition, t *allocation.Target) {
 // Level takes in a level. It returns false, and changes nothing, when the level is not newer than what is known.
 func (e *Engine) Level(p *Partition, l *ledger.Level) bool {
 	s := p.sku(l.SKU)
-	if s.known && l.Version <= s.version && l.Generation <= s.generation { // a ledger folded anew after Redis lost it counts generations anew, and versions not
+	if (s.known || s.version > 0) && l.Version <= s.version && l.Generation <= s.generation { // a ledger folded anew after Redis lost it counts generations anew, and versions not
 		return false
 	}
 	if l.Generation > s.generation { // a rebuilt ledger: its versions count anew
@@ -234,6 +242,7 @@ func (e *Engine) Level(p *Partition, l *ledger.Level) bool {
 	for _, c := range l.Restored {
 		s.counter(e, c.Channel).restored = c.Units
 	}
+	e.kitted(s)
 	e.bookLevel(s, l)
 	e.touch(p, s)
 	return true
@@ -251,8 +260,8 @@ func (s *SKU) counter(e *Engine, channel string) *counter {
 
 // Forget takes in that the ledger no longer knows a SKU: its targets are withdrawn.
 func (e *Engine) Forget(p *Partition, id string) {
-	if s := p.skus[id]; s != nil {
-		s.known, s.forgotten = false, true
+	if s := p.skus[id]; s != nil && len(e.of[id]) == 0 {
+		s.known, s.forgotten, s.version = false, true, 0
 		e.touch(p, s)
 	}
 }
@@ -261,6 +270,8 @@ func (e *Engine) Forget(p *Partition, id string) {
 func (e *Engine) Settings(plan *catalog.Plan) {
 	e.plan = plan
 	e.learn(plan)
+	e.base = view{plan, e.apis}
+	clear(e.views)
 	for _, p := range e.parts {
 		e.touchAll(p)
 	}
@@ -288,6 +299,7 @@ func (e *Engine) touchAll(p *Partition) {
 func (e *Engine) Start(p *Partition) {
 	p.live = true
 	e.touchAll(p)
+	e.startBundles(p)
 	for _, s := range p.booked {
 		e.claims(s)
 	}
@@ -304,7 +316,7 @@ func (e *Engine) Relisted(p *Partition, id string) {
 // Decide decides for touched SKUs, until none is left or at least most targets are to be written; more says that some are left. Decisions, the explanations in them,
 // and what [Engine.Kept] and [Engine.Alerts] say are valid until the next call. now is the time of the decision, in microseconds.
 func (e *Engine) Decide(now int64, most int) (out []Decision, more bool) {
-	e.out, e.steps = e.out[:0], e.steps[:0]
+	e.out, e.steps, e.outbox = e.out[:0], e.steps[:0], nil
 	e.resetExposed()
 	n := 0
 	for n < len(e.touched) && len(e.out) < most {
@@ -328,15 +340,20 @@ func (e *Engine) Drop(p *Partition) {
 
 // prepare finds who lists s, and puts what its targets depend on into the input; without a level nobody does.
 func (e *Engine) prepare(s *SKU) *allocation.Rules {
+	e.use(s)
 	e.offers = e.offers[:0]
 	l := e.listing(s.id)
 	if s.known {
 		e.offers = e.plan.Offers(e.offers, s.id, l)
 	}
 	in := &e.input
-	in.Layout, in.Rules, in.Unassigned, in.Stock = e.plan.Layout, e.plan.Rules(s.id, l), s.unassigned, s.stock
+	in.Layout, in.Rules, in.Unassigned, in.Stock = e.plan.Layout, e.guarantee(s, e.plan.Rules(s.id, l)), s.unassigned, s.stock
+	kit := len(e.of[s.id]) > 0
 	in.Channels = in.Channels[:0]
 	for i := range e.offers {
+		if o := &e.offers[i]; kit && e.apis[o.Channel].Operation == write.Allot { // nothing of a bundle can be reserved
+			o.Paused = true
+		}
 		x := allocation.Listed{Seller: e.offers[i].Channel, Paused: e.offers[i].Paused}
 		if in.Rules.Mode == allocation.Waterfall || in.Rules.Guarantee != allocation.NoGuarantee && in.Rules.Share == allocation.ByPriority {
 			x.Margin = catalog.Margin(l, e.plan.Layout.SellerID(x.Seller))
@@ -350,10 +367,11 @@ func (e *Engine) prepare(s *SKU) *allocation.Rules {
 }
 
 func (e *Engine) decideSKU(s *SKU, now int64) {
+	kit := e.kitted(s)
 	if !s.known && len(s.shown) == 0 && s.books.Phase() == escrow.Pooled {
 		return
 	}
-	if e.rests(s, now) {
+	if !kit && e.rests(s, now) {
 		s.decided, s.oldest = max(s.decided, s.version), 0
 		return
 	}
@@ -384,7 +402,7 @@ func (e *Engine) decideSKU(s *SKU, now int64) {
 		}
 		t := e.target(s, &next, now)
 		at := len(e.steps)
-		e.steps = e.solver.Explain(e.steps, i)
+		e.steps = e.solver.Explain(s.madeOf(e.steps), i)
 		t.Explanation = e.steps[at:len(e.steps):len(e.steps)]
 		e.out = append(e.out, Decision{SKU: s, Target: t})
 	}
@@ -410,7 +428,7 @@ func (e *Engine) shows(s *SKU, i int, rules *allocation.Rules) shown {
 
 func (e *Engine) target(s *SKU, x *shown, now int64) allocation.Target {
 	return allocation.Target{
-		SKU: s.id, Channel: x.channel, ExternalID: x.externalID, Quantity: x.quantity, LevelVersion: s.version, SourceOffset: s.sourceOffset,
+		SKU: s.id, Channel: x.channel, ExternalID: x.externalID, Quantity: x.quantity, LevelVersion: s.version + s.kit.version, SourceOffset: s.sourceOffset,
 		SettingsVersion: e.plan.Version, Mode: x.mode, Sold: x.sold, Restored: x.restored, ReceivedAt: s.receivedAt, OldestReceivedAt: s.oldest, DecidedAt: now,
 	}
 }

@@ -52,12 +52,18 @@ type LastWrite struct {
 // Explain says what is in force for a SKU of a live partition; ok is false when the ledger has no level of it.
 func (e *Engine) Explain(p *Partition, sku string, now int64) (a Answer, ok bool) {
 	s := p.skus[sku]
+	if s != nil {
+		e.kitted(s)
+	}
 	if s == nil || !s.known {
 		return a, false
 	}
 	rules := e.prepare(s)
+	if s.books.Phase() != escrow.Pooled {
+		e.offerBundles(s)
+	}
 	e.solver.Solve(&e.input)
-	a = Answer{LevelVersion: s.version, SettingsVersion: e.plan.Version, Phase: s.books.Phase(), Guarantee: rules.Guarantee}
+	a = Answer{LevelVersion: s.version + s.kit.version, SettingsVersion: e.plan.Version, Phase: s.books.Phase(), Guarantee: rules.Guarantee}
 	kept := a.Phase != escrow.Pooled
 	if kept && s.books.Guarded() {
 		a.Room, a.RoomKnown = s.books.Available()-s.books.Exposed(), true
@@ -80,6 +86,9 @@ func (e *Engine) Explain(p *Partition, sku string, now int64) (a Answer, ok bool
 			if v, ok := s.books.View(x.channel); ok {
 				if v.Known {
 					at.Exposure, at.ExposureKnown = v.Exposure, true
+					if toBundle(x.channel) { // it shows nothing: what it holds is its allotment
+						at.Quantity = v.Exposure
+					}
 				}
 				if v.OpenWrite != "" {
 					at.Granted = v.OpenWrite
@@ -87,7 +96,7 @@ func (e *Engine) Explain(p *Partition, sku string, now int64) (a Answer, ok bool
 				}
 			}
 		} else {
-			at.Steps = e.solver.Explain(nil, i)
+			at.Steps = e.solver.Explain(s.madeOf(nil), i)
 			at.OversellRisk, at.Pooled = escrow.OversellProbability(e.doubt(s, i)), true
 		}
 		at.Watermark, at.Rate = p.marks[x.channel], s.books.Rate(x.channel, now)

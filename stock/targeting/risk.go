@@ -31,6 +31,7 @@ func (e *Engine) AddRisk(risks map[string]Risk, skus []*SKU, now int64) {
 	if len(skus) == 0 {
 		return
 	}
+	e.useBase()
 	e.fill(skus[0].of, now)
 	for _, ch := range e.plan.Channels {
 		if _, known := risks[ch.ID]; !known {
@@ -42,6 +43,7 @@ func (e *Engine) AddRisk(risks map[string]Risk, skus []*SKU, now int64) {
 			continue
 		}
 		e.prepare(s)
+		e.fill(s.of, now) // a component has channels of its own
 		for i := range e.offers {
 			rate, window, buffer := e.doubt(s, i)
 			if rate <= 0 {

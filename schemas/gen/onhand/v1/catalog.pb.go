@@ -948,7 +948,7 @@ type Listing struct {
 	Currency string `protobuf:"bytes,6,opt,name=currency,proto3" json:"currency,omitempty"`
 	// Where it is sold.
 	Channels []*ChannelListing `protobuf:"bytes,7,rep,name=channels,proto3" json:"channels,omitempty"`
-	// Parts, when it is a bundle.
+	// What it is made of, when it is a bundle: it has no stock of its own, and its sales move theirs. Never changes.
 	Components []*Component `protobuf:"bytes,8,rep,name=components,proto3" json:"components,omitempty"`
 	// When it was applied (Onhand's clock), microseconds.
 	AppliedAtUs int64 `protobuf:"varint,9,opt,name=applied_at_us,json=appliedAtUs,proto3" json:"applied_at_us,omitempty"`

@@ -97,7 +97,9 @@ type ExposureBooks struct {
 	// By channel, ordered by channel.
 	Channels []*ChannelExposure `protobuf:"bytes,9,rep,name=channels,proto3" json:"channels,omitempty"`
 	// When it was written (allocator's clock), microseconds.
-	DecidedAtUs   int64 `protobuf:"varint,10,opt,name=decided_at_us,json=decidedAtUs,proto3" json:"decided_at_us,omitempty"`
+	DecidedAtUs int64 `protobuf:"varint,10,opt,name=decided_at_us,json=decidedAtUs,proto3" json:"decided_at_us,omitempty"`
+	// Of a bundle: what it has agreed to with its components' owners and their levels do not say yet, ordered by component.
+	Consents      []*BundleConsent `protobuf:"bytes,11,rep,name=consents,proto3" json:"consents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -200,6 +202,13 @@ func (x *ExposureBooks) GetDecidedAtUs() int64 {
 		return x.DecidedAtUs
 	}
 	return 0
+}
+
+func (x *ExposureBooks) GetConsents() []*BundleConsent {
+	if x != nil {
+		return x.Consents
+	}
+	return nil
 }
 
 // ChannelExposure is the books of a SKU at one channel, in units.
@@ -764,11 +773,85 @@ func (x *ExposureCertificate) GetAtUs() int64 {
 	return 0
 }
 
+// BundleConsent is the answer of a bundle to a component's owner, who asked to take it into the books or to have units back. The change of its allotment is written once the books
+// have this, and again by whoever loads them.
+type BundleConsent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The component.
+	Component string `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
+	// Id of the component's granted write that it answers.
+	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Signed units by which the bundle's allotment changes.
+	Quantity int64 `protobuf:"zigzag64,3,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	// Until the component's level has that: most units of the component that the bundle may come to have sold, all in all.
+	Most          int64 `protobuf:"zigzag64,4,opt,name=most,proto3" json:"most,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BundleConsent) Reset() {
+	*x = BundleConsent{}
+	mi := &file_onhand_v1_exposure_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BundleConsent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BundleConsent) ProtoMessage() {}
+
+func (x *BundleConsent) ProtoReflect() protoreflect.Message {
+	mi := &file_onhand_v1_exposure_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BundleConsent.ProtoReflect.Descriptor instead.
+func (*BundleConsent) Descriptor() ([]byte, []int) {
+	return file_onhand_v1_exposure_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BundleConsent) GetComponent() string {
+	if x != nil {
+		return x.Component
+	}
+	return ""
+}
+
+func (x *BundleConsent) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *BundleConsent) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
+func (x *BundleConsent) GetMost() int64 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
 var File_onhand_v1_exposure_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\n" +
-	"\x18onhand/v1/exposure.proto\x12\tonhand.v1\x1a\x15onhand/v1/write.proto\"\xeb\x02\n" +
+	"\x18onhand/v1/exposure.proto\x12\tonhand.v1\x1a\x15onhand/v1/write.proto\"\xa1\x03\n" +
 	"\rExposureBooks\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12.\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x18.onhand.v1.ExposurePhaseR\x05phase\x12\x1d\n" +
@@ -781,7 +864,8 @@ const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\bshortage\x18\b \x01(\x12R\bshortage\x126\n" +
 	"\bchannels\x18\t \x03(\v2\x1a.onhand.v1.ChannelExposureR\bchannels\x12\"\n" +
 	"\rdecided_at_us\x18\n" +
-	" \x01(\x03R\vdecidedAtUs\"\xa2\b\n" +
+	" \x01(\x03R\vdecidedAtUs\x124\n" +
+	"\bconsents\x18\v \x03(\v2\x18.onhand.v1.BundleConsentR\bconsents\"\xa2\b\n" +
 	"\x0fChannelExposure\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x12\n" +
 	"\x04sold\x18\x02 \x01(\x12R\x04sold\x12\x1a\n" +
@@ -843,7 +927,12 @@ const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\agranted\x18\b \x01(\x03R\agranted\x12\x18\n" +
 	"\aunknown\x18\t \x01(\x03R\aunknown\x12\x13\n" +
 	"\x05at_us\x18\n" +
-	" \x01(\x03R\x04atUs*f\n" +
+	" \x01(\x03R\x04atUs\"s\n" +
+	"\rBundleConsent\x12\x1c\n" +
+	"\tcomponent\x18\x01 \x01(\tR\tcomponent\x12\x14\n" +
+	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x1a\n" +
+	"\bquantity\x18\x03 \x01(\x12R\bquantity\x12\x12\n" +
+	"\x04most\x18\x04 \x01(\x12R\x04most*f\n" +
 	"\rExposurePhase\x12\x1e\n" +
 	"\x1aEXPOSURE_PHASE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15EXPOSURE_PHASE_STRICT\x10\x01\x12\x1a\n" +
@@ -862,25 +951,27 @@ func file_onhand_v1_exposure_proto_rawDescGZIP() []byte {
 }
 
 var file_onhand_v1_exposure_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_onhand_v1_exposure_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_onhand_v1_exposure_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_onhand_v1_exposure_proto_goTypes = []any{
 	(ExposurePhase)(0),          // 0: onhand.v1.ExposurePhase
 	(*ExposureBooks)(nil),       // 1: onhand.v1.ExposureBooks
 	(*ChannelExposure)(nil),     // 2: onhand.v1.ChannelExposure
 	(*ExposureFence)(nil),       // 3: onhand.v1.ExposureFence
 	(*ExposureCertificate)(nil), // 4: onhand.v1.ExposureCertificate
-	(WriteOperation)(0),         // 5: onhand.v1.WriteOperation
+	(*BundleConsent)(nil),       // 5: onhand.v1.BundleConsent
+	(WriteOperation)(0),         // 6: onhand.v1.WriteOperation
 }
 var file_onhand_v1_exposure_proto_depIdxs = []int32{
 	0, // 0: onhand.v1.ExposureBooks.phase:type_name -> onhand.v1.ExposurePhase
 	2, // 1: onhand.v1.ExposureBooks.channels:type_name -> onhand.v1.ChannelExposure
-	5, // 2: onhand.v1.ChannelExposure.operation:type_name -> onhand.v1.WriteOperation
-	3, // 3: onhand.v1.ChannelExposure.fences:type_name -> onhand.v1.ExposureFence
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5, // 2: onhand.v1.ExposureBooks.consents:type_name -> onhand.v1.BundleConsent
+	6, // 3: onhand.v1.ChannelExposure.operation:type_name -> onhand.v1.WriteOperation
+	3, // 4: onhand.v1.ChannelExposure.fences:type_name -> onhand.v1.ExposureFence
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_onhand_v1_exposure_proto_init() }
@@ -895,7 +986,7 @@ func file_onhand_v1_exposure_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_onhand_v1_exposure_proto_rawDesc), len(file_onhand_v1_exposure_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

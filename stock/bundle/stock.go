@@ -1,0 +1,105 @@
+package bundle
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/ledger"
+)
+
+// Shelf is what is available at one location. Negative is an oversell there.
+type Shelf struct {
+	Location  string
+	Available Units
+}
+
+// Part is what there is of one component.
+type Part struct {
+	Quantity   Units // of it in one bundle
+	Shelves    []Shelf
+	Unassigned Units // sold with no location yet, and what is kept off all channels
+}
+
+// Stock appends to dst what the components make, by location in order of name: the least of what is available of each divided by its quantity, since a bundle ships together. The
+// units that have no location yet are as many as make the sum no more than any component allows.
+func Stock(dst []Shelf, parts []Part) (shelves []Shelf, unassigned Units) {
+	at := len(dst)
+	for i := range parts {
+		for _, s := range parts[i].Shelves {
+			if !slices.ContainsFunc(dst[at:], func(x Shelf) bool { return x.Location == s.Location }) {
+				dst = append(dst, Shelf{Location: s.Location})
+			}
+		}
+	}
+	slices.SortFunc(dst[at:], func(a, b Shelf) int { return strings.Compare(a.Location, b.Location) })
+	for j := at; j < len(dst); j++ {
+		for i := range parts {
+			there := Units(0)
+			for _, s := range parts[i].Shelves {
+				if s.Location == dst[j].Location {
+					there = s.Available
+				}
+			}
+			if n := floor(there, parts[i].Quantity); i == 0 || n < dst[j].Available {
+				dst[j].Available = n
+			}
+		}
+	}
+	sum := Units(0)
+	for _, s := range dst[at:] {
+		sum += s.Available
+	}
+	if len(parts) > 0 {
+		_, most := Least(parts)
+		unassigned = max(0, sum-most)
+	}
+	return dst, unassigned
+}
+
+// Level is what the levels of a bundle's components make of it, as if it had stock of its own; level gives that of a SKU, and nil where there is none.
+func Level(sku string, of []catalog.Component, level func(string) *ledger.Level) *ledger.Level {
+	parts := make([]Part, len(of))
+	for i, c := range of {
+		parts[i].Quantity = c.Quantity
+		l := level(c.SKU)
+		if l == nil {
+			continue
+		}
+		parts[i].Unassigned = l.Unassigned
+		for j := range l.Locations {
+			parts[i].Shelves = append(parts[i].Shelves, Shelf{Location: l.Locations[j].Location, Available: l.Locations[j].Available()})
+		}
+	}
+	shelves, unassigned := Stock(nil, parts)
+	out := &ledger.Level{SKU: sku, Unassigned: unassigned}
+	for _, s := range shelves {
+		out.Locations = append(out.Locations, ledger.LocationLevel{Location: s.Location, OnHand: s.Available})
+	}
+	return out
+}
+
+// Least is the component that allows the fewest bundles, and how many: its stock of all locations together.
+func Least(parts []Part) (at int, bundles Units) {
+	of := func(p *Part) (n Units) {
+		for _, s := range p.Shelves {
+			n += s.Available
+		}
+		return floor(n-p.Unassigned, p.Quantity)
+	}
+	for i := range parts {
+		if n := of(&parts[i]); i == 0 || cmp.Less(n, bundles) {
+			at, bundles = i, n
+		}
+	}
+	return at, bundles
+}
+
+// floor is a/b rounded down; b is positive.
+func floor(a, b Units) Units {
+	if a < 0 {
+		return -((b - 1 - a) / b)
+	}
+	return a / b
+}
