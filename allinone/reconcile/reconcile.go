@@ -417,9 +417,9 @@ func Compare(in, ledger, events, levels Units, repeated int64) Result {
 	return r
 }
 
-// CompareShown adds what marketplaces show, by channel and SKU, beside the targets.
+// CompareShown adds what marketplaces show, by channel and SKU, beside the targets, in place of an earlier look.
 func (r *Result) CompareShown(targets, shown map[string]map[string]int64) {
-	r.Shown = true
+	r.Shown, r.Targets, r.TargetUnits, r.ShownUnits, r.Differences = true, 0, 0, 0, nil
 	for ch, skus := range targets {
 		for sku, want := range skus {
 			r.Targets++
@@ -440,6 +440,11 @@ func (r *Result) CompareShown(targets, shown map[string]map[string]int64) {
 	slices.SortFunc(r.Differences, func(a, b Difference) int {
 		return strings.Compare(a.Channel+"\x00"+a.SKU, b.Channel+"\x00"+b.SKU)
 	})
+}
+
+// Since leaves only those differences that an earlier look had, to the unit: what is under way differs at most once.
+func (r *Result) Since(earlier []Difference) {
+	r.Differences = slices.DeleteFunc(slices.Clone(r.Differences), func(d Difference) bool { return !slices.Contains(earlier, d) })
 }
 
 // OK reports that nothing differs.

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,6 +67,22 @@ func TestOneUnitIsFound(t *testing.T) {
 	}
 	if r.OK() || len(r.Differences) != 2 || !strings.Contains(out.String(), "web A should show 5 and shows 6") || !strings.Contains(out.String(), "web C should show 0 and shows 1") {
 		t.Errorf("%s", out.String())
+	}
+}
+
+// A difference that is gone at the next look, or is another one, was a write under way.
+func TestDifferencesThatStay(t *testing.T) {
+	var r Result
+	r.CompareShown(map[string]map[string]int64{"web": {"A": 5, "B": 2, "C": 1}}, map[string]map[string]int64{"web": {"A": 6, "B": 1, "C": 0}})
+	before := r.Differences
+	r.CompareShown(map[string]map[string]int64{"web": {"A": 5, "B": 3, "C": 1, "D": 4}}, map[string]map[string]int64{"web": {"A": 6, "B": 2, "C": 1, "D": 3}})
+	r.Since(before)
+	if len(before) != 3 || !slices.Equal(r.Differences, []Difference{{"web", "A", 5, 6}}) || r.OK() || r.Targets != 4 || r.TargetUnits != 13 || r.ShownUnits != 12 {
+		t.Errorf("%+v, then %+v", before, r)
+	}
+	r.CompareShown(map[string]map[string]int64{"web": {"A": 6}}, map[string]map[string]int64{"web": {"A": 6}})
+	if r.Since(before); !r.OK() {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -61,7 +61,7 @@ type upCmd struct {
 
 func (c *upCmd) isExternal(part string) bool { return slices.Contains(c.External, part) }
 
-// softLimit is the size of Go's memory from which its collector works harder: near what is in use, it takes half of the processor. The ClickHouse engine has a
+// softLimit is the size of Go's memory up to which its collector lets garbage lie, however little of it is in use. The ClickHouse engine has a
 // limit of its own, and some 240 MB of its library are mapped.
 const softLimit = 450 << 20
 
@@ -127,11 +127,12 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 	if err := c.findLibrary(ctx, say); err != nil {
 		return err
 	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(softLimit)
-	}
+	mem := newMemory(softLimit)
+	following, stopFollowing := context.WithCancel(ctx)
+	defer stopFollowing()
+	go mem.follow(following)
 	began := time.Now()
-	u := &running{cmd: c, s: s, say: say, log: tel.Log, key: key}
+	u := &running{cmd: c, s: s, say: say, log: tel.Log, key: key, memory: mem}
 	defer func() {
 		stopping := time.Now()
 		stopErr := u.stop()
@@ -174,6 +175,7 @@ type running struct {
 	say     func(string, ...any)
 	log     *slog.Logger
 	key     string
+	memory  *memory
 	parts   *parts
 	markets *marketplace.Server
 	process *allinone.Process
@@ -483,9 +485,8 @@ func (u *running) runReplay(ctx context.Context) error {
 		return err
 	}
 	// The comparison asks much of the ClickHouse engine, which may have what the replay needed.
-	limit := debug.SetMemoryLimit(-1)
-	debug.SetMemoryLimit(limit - limit/8)
-	defer debug.SetMemoryLimit(limit)
+	u.memory.set(softLimit - softLimit/8)
+	defer u.memory.set(softLimit)
 	cleared, err := u.audit(ctx)
 	if err != nil {
 		return err
@@ -585,17 +586,41 @@ func (u *running) reconcile(ctx context.Context, t replay.Tally) (reconcile.Resu
 		return reconcile.Result{}, err
 	}
 	result := reconcile.Compare(in.Units(), ledger, events, levels, repeated)
+	err = u.compareShown(ctx, &result)
+	return result, err
+}
+
+// looks is how often targets and shown numbers are compared while they go on differing.
+const looks = 5
+
+// compareShown sets what marketplaces show beside the targets. Books move room by the clock, too: a share that was lent goes back when nothing has sold for a while. So a number can change while the two are read, and a difference
+// counts when it is there in two looks.
+func (u *running) compareShown(ctx context.Context, result *reconcile.Result) error {
 	channels := slices.Sorted(maps.Keys(u.process.Catalog().Settings().Channels))
-	targets, err := reconcile.Targets(ctx, u.parts.kafka, channels)
-	if err != nil {
-		return reconcile.Result{}, err
+	var before []reconcile.Difference
+	for look := range looks {
+		targets, err := reconcile.Targets(ctx, u.parts.kafka, channels)
+		if err != nil {
+			return err
+		}
+		shown := make(map[string]map[string]int64)
+		for _, ch := range channels {
+			shown[ch] = u.markets.AllShown(ch)
+		}
+		result.CompareShown(targets, shown)
+		now := result.Differences
+		if look > 0 {
+			result.Since(before)
+		}
+		if len(now) == 0 || look > 0 && len(result.Differences) == len(now) {
+			return nil
+		}
+		before = now
+		if err := u.rest(ctx, u.process.QuiesceChannels); err != nil {
+			return err
+		}
 	}
-	shown := make(map[string]map[string]int64)
-	for _, ch := range channels {
-		shown[ch] = u.markets.AllShown(ch)
-	}
-	result.CompareShown(targets, shown)
-	return result, nil
+	return nil
 }
 
 // stop ends everything, last first.
