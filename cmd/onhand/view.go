@@ -197,7 +197,11 @@ func (m *board) draw() string {
 		if m.height > 0 && i >= room {
 			break
 		}
-		row(fmt.Sprintf("%s  %-14s %-14s shows %7s  %9s  %s", p.At.Local().Format(time.TimeOnly), p.Channel, p.SKU, group(p.Quantity), ms(p.Millis), p.Outcome))
+		latency := "–" // room that moves between channels: no sale waited for it
+		if p.Millis > 0 {
+			latency = ms(p.Millis)
+		}
+		row(fmt.Sprintf("%s  %-14s %-14s shows %7s  %9s  %s", p.At.Local().Format(time.TimeOnly), p.Channel, p.SKU, group(p.Quantity), latency, p.Outcome))
 	}
 	if m.ending {
 		row(quietStyle.Render("stopping …"))
