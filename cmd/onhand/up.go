@@ -20,6 +20,7 @@ import (
 
 	"github.com/onhand/onhand/allinone"
 	"github.com/onhand/onhand/allinone/figures"
+	"github.com/onhand/onhand/allinone/memory"
 	"github.com/onhand/onhand/allinone/reconcile"
 	"github.com/onhand/onhand/cmd/onhand/replay"
 	"github.com/onhand/onhand/embedded"
@@ -60,10 +61,6 @@ type upCmd struct {
 }
 
 func (c *upCmd) isExternal(part string) bool { return slices.Contains(c.External, part) }
-
-// softLimit is the size of Go's memory up to which its collector lets garbage lie, however little of it is in use. The ClickHouse engine has a
-// limit of its own, and some 240 MB of its library are mapped.
-const softLimit = 450 << 20
 
 // watermarks is how often a simulated marketplace says up to when its sales are reported, while something happens there. It is a record in each partition.
 const watermarks = 250 * time.Millisecond
@@ -127,12 +124,12 @@ func (c *upCmd) Run(ctx context.Context, s streams) (err error) {
 	if err := c.findLibrary(ctx, say); err != nil {
 		return err
 	}
-	mem := newMemory(softLimit)
+	limit := memory.New(memory.Floor)
 	following, stopFollowing := context.WithCancel(ctx)
 	defer stopFollowing()
-	go mem.follow(following)
+	go limit.Follow(following)
 	began := time.Now()
-	u := &running{cmd: c, s: s, say: say, log: tel.Log, key: key, memory: mem}
+	u := &running{cmd: c, s: s, say: say, log: tel.Log, key: key, limit: limit}
 	defer func() {
 		stopping := time.Now()
 		stopErr := u.stop()
@@ -175,7 +172,7 @@ type running struct {
 	say     func(string, ...any)
 	log     *slog.Logger
 	key     string
-	memory  *memory
+	limit   *memory.Limit
 	parts   *parts
 	markets *marketplace.Server
 	process *allinone.Process
@@ -485,8 +482,7 @@ func (u *running) runReplay(ctx context.Context) error {
 		return err
 	}
 	// The comparison asks much of the ClickHouse engine, which may have what the replay needed.
-	u.memory.set(softLimit - softLimit/8)
-	defer u.memory.set(softLimit)
+	defer u.limit.Set(u.limit.Set(memory.Floor - memory.Floor/8))
 	cleared, err := u.audit(ctx)
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -20,6 +19,19 @@ type Part struct {
 	Quantity   Units // of it in one bundle
 	Shelves    []Shelf
 	Unassigned Units // sold with no location yet, and what is kept off all channels
+}
+
+// PartOf is what a level has of a component; nil where there is none.
+func PartOf(c catalog.Component, l *ledger.Level) Part {
+	p := Part{Quantity: c.Quantity}
+	if l == nil {
+		return p
+	}
+	p.Unassigned = l.Unassigned
+	for i := range l.Locations {
+		p.Shelves = append(p.Shelves, Shelf{Location: l.Locations[i].Location, Available: l.Locations[i].Available()})
+	}
+	return p
 }
 
 // Stock appends to dst what the components make, by location in order of name: the least of what is available of each divided by its quantity, since a bundle ships together. The
@@ -62,15 +74,7 @@ func Stock(dst []Shelf, parts []Part) (shelves []Shelf, unassigned Units) {
 func Level(sku string, of []catalog.Component, level func(string) *ledger.Level) *ledger.Level {
 	parts := make([]Part, len(of))
 	for i, c := range of {
-		parts[i].Quantity = c.Quantity
-		l := level(c.SKU)
-		if l == nil {
-			continue
-		}
-		parts[i].Unassigned = l.Unassigned
-		for j := range l.Locations {
-			parts[i].Shelves = append(parts[i].Shelves, Shelf{Location: l.Locations[j].Location, Available: l.Locations[j].Available()})
-		}
+		parts[i] = PartOf(c, level(c.SKU))
 	}
 	shelves, unassigned := Stock(nil, parts)
 	out := &ledger.Level{SKU: sku, Unassigned: unassigned}
@@ -89,7 +93,7 @@ func Least(parts []Part) (at int, bundles Units) {
 		return floor(n-p.Unassigned, p.Quantity)
 	}
 	for i := range parts {
-		if n := of(&parts[i]); i == 0 || cmp.Less(n, bundles) {
+		if n := of(&parts[i]); i == 0 || n < bundles {
 			at, bundles = i, n
 		}
 	}

@@ -247,7 +247,7 @@ func (e *Engine) compose(s *SKU) {
 		if x == nil {
 			return
 		}
-		part := bundle.Part{Quantity: c.Quantity}
+		part := bundle.PartOf(c, x.level)
 		b := escrow.Backing{Component: c.SKU, Quantity: c.Quantity}
 		if x.books != nil {
 			b.Phase = x.books.Phase
@@ -255,10 +255,6 @@ func (e *Engine) compose(s *SKU) {
 		}
 		if l := x.level; l != nil {
 			k.version += l.Version
-			for j := range l.Locations {
-				part.Shelves = append(part.Shelves, bundle.Shelf{Location: e.name(l.Locations[j].Location), Available: l.Locations[j].Available()})
-			}
-			part.Unassigned = l.Unassigned
 			b.Sold = netSold(l, channel)
 			for j := range l.Allotments {
 				if a := &l.Allotments[j]; a.Channel == channel {

@@ -1,14 +1,11 @@
 package ledger
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
 	"time"
 
 	"github.com/onhand/onhand/bench/internal/process"
@@ -97,55 +94,29 @@ func Load(ctx context.Context, in io.Reader, out io.Writer) error {
 }
 
 // generator is the other process.
-type generator struct {
-	cmd  *exec.Cmd
-	in   io.WriteCloser
-	out  *json.Decoder
-	errs *bytes.Buffer
-}
+type generator struct{ *process.Child }
 
-// startLoad runs this program again, as a generator, and waits until it has made its load.
-func (p *parts) startLoad(ctx context.Context, rate float64, lasts time.Duration) (*generator, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
+// startLoad runs this program again, as a generator, waits until it has made its load, and warms the broker.
+func (p *parts) startLoad(ctx context.Context, rate float64, lasts time.Duration) (g generator, err error) {
+	if g.Child, err = process.Again(ctx, "--load"); err != nil {
+		return g, err
 	}
-	g := &generator{cmd: exec.CommandContext(ctx, self, "--load"), errs: new(bytes.Buffer)}
-	g.cmd.Stderr = g.errs
-	if g.in, err = g.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := g.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	g.out = json.NewDecoder(out)
-	if err := g.cmd.Start(); err != nil {
-		return nil, err
-	}
-	err = json.NewEncoder(g.in).Encode(order{Brokers: []string{p.broker.Addr}, Redis: []string{p.store.Addr}, Rate: rate, Lasts: lasts})
+	err = g.Send(order{Brokers: []string{p.broker.Addr}, Redis: []string{p.store.Addr}, Rate: rate, Lasts: lasts})
 	if err == nil {
-		_, err = g.next()
+		err = g.Next(new(news))
+	}
+	if err == nil {
+		err = p.warm(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(err, g.stop())
+		return g, errors.Join(err, g.Stop())
 	}
 	return g, nil
 }
 
-func (g *generator) next() (n news, err error) {
-	if err := g.out.Decode(&n); err != nil {
-		return n, fmt.Errorf("the generator says nothing: %w: %s", err, g.errs.Bytes())
-	}
-	return n, nil
-}
-
-// stop ends it.
-func (g *generator) stop() error { return errors.Join(g.in.Close(), g.cmd.Wait()) }
-
 // run has it send and watch, and counts processor time from when it is warm until all is sent. What is measured is this process, or another.
-func (g *generator) run(p *parts, e errand, pid int) (Latency, error) {
-	if err := json.NewEncoder(g.in).Encode(e); err != nil {
+func (g generator) run(p *parts, e errand, pid int) (Latency, error) {
+	if err := g.Send(e); err != nil {
 		return Latency{}, err
 	}
 	var began time.Time
@@ -158,17 +129,18 @@ func (g *generator) run(p *parts, e errand, pid int) (Latency, error) {
 				return out, err
 			}
 		}
-		out[1], err = process.CPUOf(g.cmd.Process.Pid)
+		out[1], err = process.CPUOf(g.PID)
 		return out, err
 	}
 	var used Cores
 	for {
-		n, err := g.next()
-		if err != nil {
-			return Latency{}, err
+		var n news
+		if err := g.Next(&n); err != nil {
+			return Latency{}, fmt.Errorf("the generator: %w", err)
 		}
 		switch n.Phase {
 		case warm:
+			var err error
 			if before, err = read(); err != nil {
 				return Latency{}, err
 			}

@@ -437,10 +437,7 @@ func (p *parts) projectorLatency(ctx context.Context, codec *topics.Codec, rate 
 	if err != nil {
 		return out, err
 	}
-	defer func() { err = errors.Join(err, l.stop()) }()
-	if err := p.warm(ctx); err != nil {
-		return out, err
-	}
+	defer func() { err = errors.Join(err, l.Stop()) }()
 	conf := ledgerprojector.DefaultConfig()
 	conf.Namespace, conf.Group = "lat", "bench-latency"
 	s, err := ledgerprojector.New(conf, ledgerprojector.Deps{Kafka: p.kafka, Codec: codec, Redis: p.redis, Telemetry: silent})
@@ -476,10 +473,7 @@ func (p *parts) peerLatency(ctx context.Context, classes, input, output, dir str
 	if err != nil {
 		return out, err
 	}
-	defer func() { err = errors.Join(err, l.stop()) }()
-	if err := p.warm(ctx); err != nil {
-		return out, err
-	}
+	defer func() { err = errors.Join(err, l.Stop()) }()
 	state, err := os.MkdirTemp(dir, "peer-")
 	if err != nil {
 		return out, err

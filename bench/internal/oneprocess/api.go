@@ -36,15 +36,11 @@ const callers = 16
 
 // API measures reads of availability, and reservations, of an `onhand up` that does nothing else.
 func API(ctx context.Context, cfg APIConfig, root string, r *report.Report) (err error) {
-	dir, err := os.MkdirTemp("", "onhand-bench-api-")
+	dir, program, remove, err := build(ctx, root, "api")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program, err := build(ctx, root, dir)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	data := filepath.Join(dir, "data")
 	up, err := start(ctx, program, append(flags(data), "--no-replay"))
 	if err != nil {

@@ -17,15 +17,19 @@ import (
 	"github.com/onhand/onhand/e2e/testbed"
 )
 
-// build makes the program in dir and returns its path.
-func build(ctx context.Context, root, dir string) (string, error) {
-	path := filepath.Join(dir, "onhand")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/onhand")
+// build makes the program, in a directory of its own for what a benchmark needs; remove takes that away.
+func build(ctx context.Context, root, benchmark string) (dir, program string, remove func() error, err error) {
+	if dir, err = os.MkdirTemp("", "onhand-bench-"+benchmark+"-"); err != nil {
+		return "", "", nil, err
+	}
+	remove = func() error { return os.RemoveAll(dir) }
+	program = filepath.Join(dir, "onhand")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/onhand")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build cmd/onhand: %w\n%s", err, out)
+		return "", "", nil, errors.Join(fmt.Errorf("build cmd/onhand: %w\n%s", err, out), remove())
 	}
-	return path, nil
+	return dir, program, remove, nil
 }
 
 // flags has the program use free ports, so that a running Onhand is no obstacle.
@@ -53,15 +57,11 @@ type IdleFigures struct {
 // Idle measures the memory of `onhand up` that has the example's catalog and nothing to do, once whole and once with the ClickHouse engine in
 // another process.
 func Idle(ctx context.Context, cfg IdleConfig, root string, r *report.Report) (err error) {
-	dir, err := os.MkdirTemp("", "onhand-bench-idle-")
+	dir, program, remove, err := build(ctx, root, "idle")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program, err := build(ctx, root, dir)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	f := IdleFigures{AfterSecs: int64(cfg.After.Seconds())}
 	cfg.Say("onhand up, idle for %s", cfg.After)
 	f.Idle, f.Peak, err = idle(ctx, program, append(flags(filepath.Join(dir, "whole")), "--no-replay"), cfg.After)
@@ -188,15 +188,11 @@ type DatasetFigures struct {
 
 // Dataset runs the complete example through `onhand up --once`.
 func Dataset(ctx context.Context, root string, r *report.Report, say func(string, ...any)) (err error) {
-	dir, err := os.MkdirTemp("", "onhand-bench-dataset-")
+	dir, program, remove, err := build(ctx, root, "dataset")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	program, err := build(ctx, root, dir)
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, remove()) }()
 	data := filepath.Join(dir, "data")
 	say("onhand up --once")
 	running, cancel := context.WithTimeout(ctx, 20*time.Minute)

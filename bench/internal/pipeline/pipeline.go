@@ -132,7 +132,7 @@ func Bench(ctx context.Context, cfg Config, root string, r *report.Report) (err 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.stop()) }()
+	defer func() { err = errors.Join(err, w.Stop()) }()
 	s, err := startSystem(ctx, root, dir, cfg.Trace)
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ func Bench(ctx context.Context, cfg Config, root string, r *report.Report) (err 
 	if err := s.fill(ctx, w.url, cfg.SKUs); err != nil {
 		return err
 	}
-	if err := w.send(command{ReportTo: s.URL(), Key: key}); err != nil {
+	if err := w.Send(command{ReportTo: s.URL(), Key: key}); err != nil {
 		return err
 	}
 	if _, err := w.next(); err != nil {
@@ -232,7 +232,7 @@ func (cfg Config) run(ctx context.Context, s *system, w *world, rate int, warmup
 	if err != nil {
 		return f, err
 	}
-	err = w.send(command{Load: &load{Channels: channels, SKUs: cfg.SKUs, Flat: cfg.Flat, Rate: rate, Warmup: warmup, For: long, Prefix: fmt.Sprintf("%d-%d", time.Now().UnixMilli(), rate)}})
+	err = w.Send(command{Load: &load{Channels: channels, SKUs: cfg.SKUs, Flat: cfg.Flat, Rate: rate, Warmup: warmup, For: long, Prefix: fmt.Sprintf("%d-%d", time.Now().UnixMilli(), rate)}})
 	if err != nil {
 		return f, err
 	}

@@ -1,24 +1,22 @@
 package pipeline
 
 import (
-	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/sr"
 
 	"github.com/onhand/onhand/allinone"
+	"github.com/onhand/onhand/allinone/memory"
+	"github.com/onhand/onhand/bench/internal/process"
 	"github.com/onhand/onhand/embedded"
 	"github.com/onhand/onhand/embedded/clickhouse"
 	"github.com/onhand/onhand/platform/apikey"
@@ -33,9 +31,6 @@ var channels = []string{
 }
 
 const key = "bench-0123456789abcdef0123456789abcdef"
-
-// memoryLimit is what onhand up has Go's collector aim at.
-const memoryLimit = 640 << 20
 
 // system is Onhand on embedded parts, with the settings of onhand up, in this process.
 type system struct {
@@ -56,9 +51,10 @@ func (s *system) stop() error {
 }
 
 func startSystem(ctx context.Context, root, dir string, traced float64) (s *system, err error) {
-	debug.SetGCPercent(50) // as onhand up does
-	debug.SetMemoryLimit(memoryLimit)
 	s = &system{}
+	following, stop := context.WithCancel(ctx)
+	go memory.New(memory.Floor).Follow(following)
+	s.stops = append(s.stops, func() error { stop(); return nil })
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop())
@@ -175,54 +171,31 @@ func (s *system) quiesce(ctx context.Context) error {
 
 // world is the other process.
 type world struct {
-	cmd  *exec.Cmd
-	in   io.WriteCloser
-	out  *bufio.Scanner
-	errs *bytes.Buffer
-	url  string
+	*process.Child
+	url string
 }
 
 // startWorld runs this program again, as the marketplaces and their customers.
 func startWorld(ctx context.Context) (*world, error) {
-	self, err := os.Executable()
+	child, err := process.Again(ctx, "--world")
 	if err != nil {
 		return nil, err
 	}
-	w := &world{cmd: exec.CommandContext(ctx, self, "--world"), errs: new(bytes.Buffer)}
-	w.cmd.Stderr = w.errs
-	if w.in, err = w.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := w.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	w.out = bufio.NewScanner(out)
-	if err := w.cmd.Start(); err != nil {
-		return nil, err
-	}
+	w := &world{Child: child}
 	m, err := w.next()
 	if err != nil {
-		return nil, errors.Join(err, w.stop())
+		return nil, errors.Join(err, w.Stop())
 	}
 	w.url = m.URL
 	return w, nil
 }
 
-func (w *world) send(c command) error { return json.NewEncoder(w.in).Encode(c) }
-
-func (w *world) next() (message, error) {
-	var m message
-	if !w.out.Scan() {
-		return m, fmt.Errorf("the process of the marketplaces ended: %w\n%s", errors.Join(w.out.Err(), io.ErrUnexpectedEOF), w.errs)
-	}
-	if err := json.Unmarshal(w.out.Bytes(), &m); err != nil {
-		return m, fmt.Errorf("the process of the marketplaces wrote %q: %w", w.out.Bytes(), err)
+func (w *world) next() (m message, err error) {
+	if err := w.Next(&m); err != nil {
+		return m, fmt.Errorf("the process of the marketplaces: %w", err)
 	}
 	if m.Err != "" {
 		return m, fmt.Errorf("the process of the marketplaces: %s", m.Err)
 	}
 	return m, nil
 }
-
-func (w *world) stop() error { return errors.Join(w.in.Close(), w.cmd.Wait()) }
