@@ -26,7 +26,12 @@ func (r *EventReader) Read(value []byte, e *event.Event) error {
 	if err := r.m.UnmarshalVTUnsafe(b); err != nil {
 		return undecodable("stock event", err)
 	}
-	m := &r.m
+	fromMessage(&r.m, e)
+	return nil
+}
+
+// fromMessage sets e to what the generated code read; the strings of e are those of m.
+func fromMessage(m *onhandv1.StockEvent, e *event.Event) {
 	*e = event.Event{
 		ID: m.Id, Kind: event.Kind(small(int64(m.Kind))), SKU: m.Sku, Location: m.Location, Channel: m.Channel, OrderID: m.OrderId, LineID: m.LineId,
 		Quantity: event.Units(m.Quantity), UnitPrice: m.UnitPrice, UnitCost: m.UnitCost, Currency: m.Currency, ToLocation: m.ToLocation,
@@ -35,7 +40,6 @@ func (r *EventReader) Read(value []byte, e *event.Event) error {
 		ReceivedAt: m.ReceivedAtUs, Source: m.Source, Checked: m.Checked, Scope: m.Scope, PeerSKU: m.PeerSku, Parts: m.Parts, DecideBy: m.DecideByUs,
 		RequestHash: m.RequestHash, Sequence: m.Sequence, Bundle: m.Bundle,
 	}
-	return nil
 }
 
 // small is an enum's number as a byte; those that no byte holds are all 255, which no enum has.

@@ -54,6 +54,8 @@ func TestTheQuickWayReadsAsTheGeneratedCode(t *testing.T) {
 			ID: text.Draw(t, "id"), SKU: text.Draw(t, "sku"), Kind: event.Kind(rapid.Byte().Draw(t, "kind")), Quantity: event.Units(rapid.Int64().Draw(t, "quantity")),
 			OrderID: text.Draw(t, "order"), AsOf: rapid.Int64().Draw(t, "as of"), RestockedByChannel: rapid.Bool().Draw(t, "restocked"),
 			Disposition: event.Disposition(rapid.Byte().Draw(t, "disposition")), Source: text.Draw(t, "source"),
+			Scope: text.Draw(t, "scope"), PeerSKU: text.Draw(t, "peer"), Bundle: text.Draw(t, "bundle"),
+			Parts: rapid.Int64().Draw(t, "parts"), DecideBy: rapid.Int64().Draw(t, "decide by"), RequestHash: rapid.Int64().Draw(t, "request"), Sequence: rapid.Int64().Draw(t, "sequence"),
 		}
 		b := c.AppendEvent(nil, &want)
 		for range rapid.IntRange(0, 3).Draw(t, "damages") {
@@ -78,12 +80,8 @@ func TestTheQuickWayReadsAsTheGeneratedCode(t *testing.T) {
 		if err := m.UnmarshalVT(b); err != nil {
 			t.Fatalf("%x is damaged (%v) and was read as %+v", b, err, e)
 		}
-		again := event.Event{
-			ID: m.Id, Kind: event.Kind(small(int64(m.Kind))), SKU: m.Sku, Location: m.Location, Channel: m.Channel, OrderID: m.OrderId, LineID: m.LineId,
-			Quantity: event.Units(m.Quantity), UnitPrice: m.UnitPrice, UnitCost: m.UnitCost, Currency: m.Currency, ToLocation: m.ToLocation,
-			Reason: m.Reason, Disposition: event.Disposition(small(int64(m.Disposition))), Reference: m.Reference, ReservationID: m.ReservationId,
-			ExpiresAt: m.ExpiresAtUs, AsOf: m.AsOfUs, RestockedByChannel: m.RestockedByChannel, OccurredAt: m.OccurredAtUs, ReceivedAt: m.ReceivedAtUs, Source: m.Source, Checked: m.Checked,
-		}
+		var again event.Event
+		fromMessage(&m, &again)
 		if e != again {
 			t.Fatalf("%x was read as\n %+v, want\n %+v", b, e, again)
 		}
