@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -17,7 +19,7 @@ import (
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/services/ledger-projector/audit"
-	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/whatif"
 	"github.com/onhand/onhand/stock/write"
@@ -28,12 +30,13 @@ type whatifCmd struct {
 	ledgerFlags
 	From  string        `required:"" help:"Begin with events appended then: RFC 3339, a date, or how long ago (90m, 36h)." placeholder:"TIME"`
 	To    string        `help:"End before events appended then; now when left out." placeholder:"TIME"`
-	Rules string        `required:"" help:"The YAML settings file to try, on top of the settings in force; - reads standard input." placeholder:"FILE"`
+	Rules string        `help:"The YAML settings file to try, on top of the settings in force; - reads standard input." placeholder:"FILE"`
+	Modes []string      `help:"Try each of these modes for all SKUs too: pooled, adaptive, strict, waterfall, proportional, fair." placeholder:"MODE"`
 	Delay time.Duration `help:"Take this long from the ledger to the channel, in place of what channel.writes tells of each channel."`
 	JSON  bool          `help:"One JSON object."`
 }
 
-// Run reads the log, and has it replayed under the settings in force and under those with the file.
+// Run reads the log, and has it replayed under the settings in force, under those with the file, and under these with each of the modes.
 func (c *whatifCmd) Run(ctx context.Context, s streams) error {
 	now := time.Now()
 	from, err := moment("--from", c.From, now)
@@ -51,18 +54,29 @@ func (c *whatifCmd) Run(ctx context.Context, s streams) error {
 		return fmt.Errorf("--from (%s) is not before --to (%s)", from.UTC().Format(time.RFC3339), to.UTC().Format(time.RFC3339))
 	case c.Delay < 0:
 		return errors.New("--delay is below 0")
+	case c.Rules == "" && len(c.Modes) == 0:
+		return errors.New("nothing to try: give a settings file with --rules, or modes with --modes")
+	}
+	for _, m := range c.Modes {
+		if _, _, ok := allocation.ParseRuleMode(m); !ok {
+			return fmt.Errorf("--modes: %q is no mode: want pooled, adaptive, strict, waterfall, proportional or fair", m)
+		}
 	}
 	var conn connection
 	if i, err := readInstance(c.Data); err == nil {
 		conn.instance = i
 	}
-	name, text, err := (&settingsFile{File: c.Rules}).read(s, conn)
-	if err != nil {
-		return err
-	}
-	file, wrong := catalogfile.Parse(text)
-	if len(wrong) > 0 {
-		return &exitError{1, fmt.Sprintf("%s:%s", name, wrong[0])}
+	var name string
+	var file *catalogfile.File
+	if c.Rules != "" {
+		var text []byte
+		if name, text, err = (&settingsFile{File: c.Rules}).read(s, conn); err != nil {
+			return err
+		}
+		var wrong []catalogfile.Fault
+		if file, wrong = catalogfile.Parse(text); len(wrong) > 0 {
+			return &exitError{1, fmt.Sprintf("%s:%s", name, wrong[0])}
+		}
 	}
 	src, err := c.source()
 	if err != nil {
@@ -73,19 +87,27 @@ func (c *whatifCmd) Run(ctx context.Context, s streams) error {
 	if err != nil {
 		return err
 	}
-	if wrong := file.Document.Validate(before); len(wrong) > 0 {
-		at := file.Place(wrong[0].Path)
-		return &exitError{1, fmt.Sprintf("%s:%d:%d: %s", name, max(1, at.Line), max(1, at.Column), wrong[0].Message)}
+	trials := []trial{{"now", whatif.Settings{Settings: before, Listings: listings}}}
+	last := trials[0].settings
+	if file != nil {
+		if wrong := file.Document.Validate(before); len(wrong) > 0 {
+			at := file.Place(wrong[0].Path)
+			return &exitError{1, fmt.Sprintf("%s:%d:%d: %s", name, max(1, at.Line), max(1, at.Column), wrong[0].Message)}
+		}
+		after := *before
+		after.Channels, after.Locations, after.Rules = entries(before.Channels, false), entries(before.Locations, false), entries(before.Rules, false)
+		last = whatif.Settings{Settings: &after, Listings: entries(listings, false)}
+		file.Document.Merge(last.Settings, last.Listings)
+		trials = append(trials, trial{"then", last})
 	}
-	after := &catalog.Settings{Version: before.Version, Channels: entries(before.Channels, false), Locations: entries(before.Locations, false), Rules: entries(before.Rules, false)}
-	later := entries(listings, false)
-	file.Document.Merge(after, later)
-
+	for _, m := range c.Modes {
+		trials = append(trials, trial{m, last.WithMode(m)})
+	}
 	o := whatif.Options{From: from.UnixMicro(), To: to.UnixMicro()}
 	if o.Ledger, err = audit.Options(ctx, src); err != nil {
 		return err
 	}
-	x, err := c.replay(ctx, src, o, whatif.Settings{Settings: before, Listings: listings}, whatif.Settings{Settings: after, Listings: later})
+	x, err := c.replay(ctx, src, o, trials)
 	if err != nil {
 		return err
 	}
@@ -95,34 +117,53 @@ func (c *whatifCmd) Run(ctx context.Context, s streams) error {
 	return x.print(s.out)
 }
 
-// outcome is what came of a replay under two sets of settings.
-type outcome struct {
-	From             time.Time       `json:"from"`
-	To               time.Time       `json:"to"`
-	Complete         bool            `json:"complete"` // the log is there from its first event
-	Events           int             `json:"events"`
-	Sales            int             `json:"sales"`
-	Units            int64           `json:"units"`
-	RecordedOversold int64           `json:"recorded_oversold"`
-	Imported         int             `json:"imported_sales"`
-	SkippedNow       int             `json:"skipped_now"`
-	SkippedThen      int             `json:"skipped_then"`
-	StrictSKUs       [2]int          `json:"strict_skus"`   // now, then
-	AdaptiveSKUs     [2]int          `json:"adaptive_skus"` // now, then
-	Channels         []channelBeside `json:"channels"`
-	Now              channelFigures  `json:"now"`
-	Then             channelFigures  `json:"then"`
-	Notes            []string        `json:"notes"`
+// trial is settings to be tried: now, then, or the name of a mode.
+type trial struct {
+	name     string
+	settings whatif.Settings
 }
 
-// channelBeside is a channel under the rules in force, and under those of the file.
-type channelBeside struct {
-	Channel       string         `json:"channel"`
-	DelayMS       float64        `json:"delay_ms"`
-	DelayMeasured bool           `json:"delay_measured"`
-	Unwritten     bool           `json:"unwritten,omitempty"`
-	Now           channelFigures `json:"now"`
-	Then          channelFigures `json:"then"`
+// outcome is what came of a replay under several sets of settings.
+type outcome struct {
+	From             time.Time     `json:"from"`
+	To               time.Time     `json:"to"`
+	Complete         bool          `json:"complete"` // the log is there from its first event
+	Events           int           `json:"events"`
+	Sales            int           `json:"sales"`
+	Units            int64         `json:"units"`
+	RecordedOversold int64         `json:"recorded_oversold"`
+	Imported         int           `json:"imported_sales"`
+	Delays           []delayOf     `json:"delays"`  // in order of channel
+	Replays          []replayed    `json:"replays"` // now; then, when there was a file; and each mode
+	Notes            []string      `json:"notes"`
+	fallback         time.Duration // delay where none was measured
+}
+
+// delayOf is how long writes to a channel take in the model.
+type delayOf struct {
+	Channel  string  `json:"channel"`
+	MS       float64 `json:"delay_ms"`
+	Measured bool    `json:"measured"`
+}
+
+// replayed is the window under one set of settings.
+type replayed struct {
+	Name     string         `json:"name"`
+	Total    channelFigures `json:"total"`
+	Channels []rowFigures   `json:"channels"` // sums over modes
+	Modes    []rowFigures   `json:"modes"`    // sums over channels
+	Rows     []rowFigures   `json:"rows"`     // by channel and mode
+	SKUs     map[string]int `json:"skus"`     // by mode
+	Skipped  int            `json:"skipped"`  // events that follow a lost sale
+	Unmarked []string       `json:"channels_without_watermark"`
+}
+
+// rowFigures is the figures of a channel, of a mode, or of a mode at a channel.
+type rowFigures struct {
+	Channel   string `json:"channel,omitempty"`
+	Mode      string `json:"mode,omitempty"`
+	Unwritten bool   `json:"unwritten,omitempty"`
+	channelFigures
 }
 
 type channelFigures struct {
@@ -133,10 +174,19 @@ type channelFigures struct {
 	OversoldSales int   `json:"oversold_sales"`
 	Oversold      int64 `json:"oversold_units"`
 	Writes        int   `json:"writes"`
+	Reads         int   `json:"reads"`
 }
 
-func figuresOf(c whatif.Channel) channelFigures {
-	return channelFigures{c.Sales, int64(c.Units), c.LostSales, int64(c.Lost), c.OversoldSales, int64(c.Oversold), c.Writes}
+func figuresOf(c whatif.Figures) channelFigures {
+	return channelFigures{c.Sales, int64(c.Units), c.LostSales, int64(c.Lost), c.OversoldSales, int64(c.Oversold), c.Writes, c.Reads}
+}
+
+func rowsOf(rows []whatif.Row) []rowFigures {
+	out := make([]rowFigures, len(rows))
+	for i, r := range rows {
+		out[i] = rowFigures{r.Channel, r.Mode, r.Unwritten, figuresOf(r.Figures)}
+	}
+	return out
 }
 
 // partitionsOf lists the partitions of a topic, and says whether all are there from their first record.
@@ -156,7 +206,7 @@ func partitionsOf(ctx context.Context, adm *kadm.Client, topic string) (parts ma
 	return parts, complete, nil
 }
 
-func (c *whatifCmd) replay(ctx context.Context, src audit.Source, o whatif.Options, now, then whatif.Settings) (*outcome, error) {
+func (c *whatifCmd) replay(ctx context.Context, src audit.Source, o whatif.Options, trials []trial) (*outcome, error) {
 	client, err := src.Kafka.Client(src.Log, "onhand-whatif")
 	if err != nil {
 		return nil, err
@@ -174,8 +224,10 @@ func (c *whatifCmd) replay(ctx context.Context, src audit.Source, o whatif.Optio
 			return nil, err
 		}
 	}
-	for _, s := range []whatif.Settings{now, then} {
-		for id := range s.Channels {
+	settings := make([]whatif.Settings, len(trials))
+	for i := range trials {
+		settings[i] = trials[i].settings
+		for id := range settings[i].Channels {
 			if _, ok := o.Delays[id]; !ok {
 				o.Delays[id] = fallback
 			}
@@ -185,7 +237,7 @@ func (c *whatifCmd) replay(ctx context.Context, src audit.Source, o whatif.Optio
 	if err != nil {
 		return nil, err
 	}
-	replay := whatif.New(o, now, then)
+	replay := whatif.New(o, settings...)
 	var reader topics.EventReader
 	var e event.Event
 	ends, err := adm.ListOffsetsAfterMilli(ctx, (o.To+999)/1000, schemas.StockEvents)
@@ -202,9 +254,9 @@ func (c *whatifCmd) replay(ctx context.Context, src audit.Source, o whatif.Optio
 	}); err != nil {
 		return nil, fmt.Errorf("topic %s: %w", schemas.StockEvents, err)
 	}
-	x := beside(&o, replay.Run(), measured)
-	x.Complete = complete
-	x.note(fallback)
+	x := outcomeOf(&o, replay.Run(), trials, measured)
+	x.Complete, x.fallback = complete, fallback
+	x.note()
 	return x, nil
 }
 
@@ -231,7 +283,7 @@ func measure(ctx context.Context, log *slog.Logger, client *kgo.Client, adm *kad
 			log.Warn("a write result cannot be read", "partition", r.Partition, "offset", r.Offset, "error", err)
 			return
 		}
-		if w.Outcome == write.Applied && w.DecidedAt > 0 && w.AckedAt >= w.DecidedAt {
+		if w.Outcome == write.Applied && w.Operation != write.Read && w.DecidedAt > 0 && w.AckedAt >= w.DecidedAt {
 			took[w.Channel] = append(took[w.Channel], w.AckedAt-w.DecidedAt)
 		}
 	}); err != nil {
@@ -244,66 +296,66 @@ func measure(ctx context.Context, log *slog.Logger, client *kgo.Client, adm *kad
 	return nil
 }
 
-// beside puts the results of two sets of settings side by side.
-func beside(o *whatif.Options, r *whatif.Report, measured map[string]bool) *outcome {
-	now, then := &r.Results[0], &r.Results[1]
+// outcomeOf puts the results of the trials side by side.
+func outcomeOf(o *whatif.Options, r *whatif.Report, trials []trial, measured map[string]bool) *outcome {
 	x := &outcome{
 		From: time.UnixMicro(o.From).UTC(), To: time.UnixMicro(o.To).UTC(), Events: r.Events, Sales: r.Sales, Units: int64(r.Units), RecordedOversold: int64(r.Oversold), Imported: r.Imported,
-		SkippedNow: now.Skipped, SkippedThen: then.Skipped, StrictSKUs: [2]int{now.Strict, then.Strict}, AdaptiveSKUs: [2]int{now.Adaptive, then.Adaptive},
-		Channels: []channelBeside{}, Now: figuresOf(now.Total()), Then: figuresOf(then.Total()),
+		Delays: []delayOf{},
 	}
-	at := make(map[string]int)
-	row := func(c whatif.Channel) *channelBeside {
-		i, ok := at[c.Channel]
-		if !ok {
-			i = len(x.Channels)
-			at[c.Channel] = i
-			x.Channels = append(x.Channels, channelBeside{Channel: c.Channel, DelayMS: float64(o.Delays[c.Channel].Microseconds()) / 1000, DelayMeasured: measured[c.Channel]})
+	known := make(map[string]bool)
+	for i := range r.Results {
+		y := &r.Results[i]
+		x.Replays = append(x.Replays, replayed{
+			Name: trials[i].name, Total: figuresOf(y.Total()), Channels: rowsOf(y.ByChannel()), Modes: rowsOf(y.ByMode()), Rows: rowsOf(y.Rows), SKUs: y.SKUs, Skipped: y.Skipped, Unmarked: append([]string{}, y.Unmarked...),
+		})
+		for _, c := range y.ByChannel() {
+			if !known[c.Channel] && !c.Unwritten {
+				known[c.Channel] = true
+				x.Delays = append(x.Delays, delayOf{c.Channel, float64(o.Delays[c.Channel].Microseconds()) / 1000, measured[c.Channel]})
+			}
 		}
-		return &x.Channels[i]
 	}
-	for _, c := range now.Channels {
-		b := row(c)
-		b.Now, b.Unwritten = figuresOf(c), c.Unwritten
-	}
-	for _, c := range then.Channels {
-		b := row(c)
-		b.Then, b.Unwritten = figuresOf(c), b.Unwritten || c.Unwritten
-	}
-	slices.SortFunc(x.Channels, func(a, b channelBeside) int {
-		if a.Channel < b.Channel {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(x.Delays, func(a, b delayOf) int { return cmp.Compare(a.Channel, b.Channel) })
 	return x
 }
 
 // note says what the figures do not tell.
-func (x *outcome) note(fallback time.Duration) {
+func (x *outcome) note() {
 	add := func(format string, args ...any) { x.Notes = append(x.Notes, fmt.Sprintf(format, args...)) }
-	add("demand that was refused in reality, or that a higher number would have brought, is not in the log: rules that show more cannot gain sales here")
-	if n := max(x.StrictSKUs[0], x.StrictSKUs[1]); n > 0 {
-		add("%s SKUs are strict: they were divided by their share, without books of exposure, so that more is oversold here than with books", group(int64(n)))
-	}
-	if n := max(x.AdaptiveSKUs[0], x.AdaptiveSKUs[1]); n > 0 {
-		add("%s SKUs are adaptive: they were pooled all the time, without books of exposure, so that more is oversold here than with books", group(int64(n)))
-	}
+	add("sales are those that the rules of that time let happen: demand that was refused in reality, or that a higher number would have brought, is not in the log, so that rules that show more cannot gain sales here")
 	if !x.Complete {
 		add("the log no longer begins with its first event: stock that came before is not known, and sales of it count as lost or oversold")
 	}
 	if x.Imported > 0 {
 		add("sales heard of more than a day after they were made, which count as made when they were heard of: %s", group(int64(x.Imported)))
 	}
-	if x.SkippedNow+x.SkippedThen > 0 {
-		add("%s (now) and %s (then) cancellations, assignments, shipments and returns of lost sales were left out", group(int64(x.SkippedNow)), group(int64(x.SkippedThen)))
+	var skipped []string
+	for i := range x.Replays {
+		if r := &x.Replays[i]; r.Skipped > 0 {
+			skipped = append(skipped, r.Name+" "+group(int64(r.Skipped)))
+		}
 	}
-	for i := range x.Channels {
-		switch c := &x.Channels[i]; {
-		case c.Unwritten:
-			add("%s is not written by Onhand: each of its sales is taken", c.Channel)
-		case !c.DelayMeasured:
-			add("%s: no write was acknowledged in the window, or --delay was given; %s is taken as its delay", c.Channel, fallback)
+	if len(skipped) > 0 {
+		add("cancellations, assignments, shipments and returns of lost sales that were left out: %s", strings.Join(skipped, ", "))
+	}
+	for i := range x.Replays {
+		r := &x.Replays[i]
+		if r.SKUs["strict"]+r.SKUs["adaptive"] > 0 && len(r.Unmarked) > 0 {
+			add("%s: no order watermark of %s is recorded before --to: books of exposure wait for one where a channel may have sold", r.Name, strings.Join(r.Unmarked, ", "))
+		}
+	}
+	seen := make(map[string]bool)
+	for i := range x.Replays {
+		for _, c := range x.Replays[i].Channels {
+			if c.Unwritten && !seen[c.Channel] {
+				seen[c.Channel] = true
+				add("%s is not written by Onhand: each of its sales is taken", c.Channel)
+			}
+		}
+	}
+	for _, d := range x.Delays {
+		if !d.Measured {
+			add("%s: no write was acknowledged in the window, or --delay was given; %s is taken as its delay", d.Channel, x.fallback)
 		}
 	}
 }
@@ -312,19 +364,52 @@ func (x *outcome) print(out io.Writer) error {
 	_, _ = fmt.Fprintf(out, "%s to %s: %s events, %s sales of %s units, %s oversold as recorded\n\n", x.From.Format(time.RFC3339), x.To.Format(time.RFC3339), group(int64(x.Events)),
 		group(int64(x.Sales)), group(x.Units), group(x.RecordedOversold))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintln(w, "units\toversold now\tthen\tlost now\tthen\twrites now\tthen\tdelay\t") // reported by Flush
-	line := func(name string, a, b channelFigures, delay string) {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", name, group(a.Oversold), group(b.Oversold), group(a.Lost), group(b.Lost), group(int64(a.Writes)), group(int64(b.Writes)), delay)
+	line := func(first, rules string, f channelFigures, last string) {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", first, rules, group(f.Units), group(f.Lost), group(f.Oversold), group(int64(f.Writes)), group(int64(f.Reads)), last)
 	}
-	for i := range x.Channels {
-		c := &x.Channels[i]
-		delay := (time.Duration(c.DelayMS*1000) * time.Microsecond).Round(time.Millisecond).String()
-		if c.Unwritten {
-			delay = "–"
+	table := func(rows func(*replayed) []rowFigures, name func(*rowFigures) string, last func(*replayed, string) string) {
+		var names []string
+		for i := range x.Replays {
+			for _, f := range rows(&x.Replays[i]) {
+				if !slices.Contains(names, name(&f)) {
+					names = append(names, name(&f))
+				}
+			}
 		}
-		line(c.Channel, c.Now, c.Then, delay)
+		slices.Sort(names)
+		for _, n := range names {
+			shown := n
+			for i := range x.Replays {
+				r := &x.Replays[i]
+				for _, f := range rows(r) {
+					if name(&f) == n {
+						line(shown, r.Name, f.channelFigures, last(r, n))
+						shown = ""
+					}
+				}
+			}
+		}
 	}
-	line("all", x.Now, x.Then, "")
+	_, _ = fmt.Fprintln(w, "channel\trules\tsold\tlost\toversold\twrites\treads\tdelay\t") // reported by Flush
+	table(func(r *replayed) []rowFigures { return r.Channels }, func(f *rowFigures) string { return f.Channel }, func(_ *replayed, channel string) string {
+		for _, d := range x.Delays {
+			if d.Channel == channel {
+				return (time.Duration(d.MS*1000) * time.Microsecond).Round(time.Millisecond).String()
+			}
+		}
+		return "–"
+	})
+	name := "all"
+	for i := range x.Replays {
+		line(name, x.Replays[i].Name, x.Replays[i].Total, "")
+		name = ""
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintln(out)
+	_, _ = fmt.Fprintln(w, "mode\trules\tsold\tlost\toversold\twrites\treads\tSKUs\t")
+	table(func(r *replayed) []rowFigures { return r.Modes }, func(f *rowFigures) string { return f.Mode }, func(r *replayed, mode string) string { return group(int64(r.SKUs[mode])) })
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -332,6 +417,18 @@ func (x *outcome) print(out io.Writer) error {
 	for _, n := range x.Notes {
 		_, _ = fmt.Fprintln(out, "-", n)
 	}
-	_, err := fmt.Fprintln(out, "Now is the settings in force, then is those with the file; nothing was changed.")
+	said := "Now is the settings in force"
+	base := ""
+	for _, r := range x.Replays[1:] {
+		switch {
+		case r.Name == "then":
+			said, base = said+", then is those with the file", "then"
+		case base == "":
+			said, base = said+", a mode is these with that mode for all SKUs", "mode"
+		case base == "then":
+			said, base = said+", a mode is then with that mode for all SKUs", "mode"
+		}
+	}
+	_, err := fmt.Fprintln(out, said+"; nothing was changed.")
 	return err
 }

@@ -3,13 +3,28 @@ package whatif
 import (
 	"cmp"
 	"container/heap"
-	"math"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
+	"github.com/onhand/onhand/stock/order"
+	"github.com/onhand/onhand/stock/reservation"
+	"github.com/onhand/onhand/stock/targeting"
+	"github.com/onhand/onhand/stock/write"
+)
+
+// What the model takes to be so, in microseconds.
+const (
+	hop    = int64(5 * time.Millisecond / time.Microsecond) // from a decision to those who read what it wrote to the log
+	settle = int64(time.Minute / time.Microsecond)          // after the last event, for what is still to follow from it
+	warmUp = int64(10 * time.Minute / time.Microsecond)     // before the window, at least
+	sweeps = 40                                             // order watermarks of each channel in that time
+	tick   = int64(time.Millisecond / time.Microsecond)     // least time between two looks at what waits for time to pass
 )
 
 // side is one set of settings, and the world under it.
@@ -17,56 +32,76 @@ type side struct {
 	o        *Options
 	settings Settings
 	plan     *catalog.Plan
+	engine   *targeting.Engine
+	part     *targeting.Partition
 	folds    map[int32]*fold
 	skus     map[string]*sku
 	lost     map[line]struct{} // order lines whose sale was refused
-	channels map[string]*Channel
-	landings landings
+	refused  map[hold]struct{} // reservations that were not granted
+	rows     map[rowKey]*Row
+	due      dues
+	now, seq int64
 	out      Result
-	seq      int64
-
-	divided map[*allocation.Rules]*allocation.Rules // rules of SKUs under books, as they are run here
-	solver  allocation.Solver
-	input   allocation.Input
-	offers  []catalog.Offer
-	stock   []allocation.Stock
-	level   ledger.Level
+	offers   []catalog.Offer
+	level    ledger.Level
 }
 
 type fold struct {
 	*ledger.Partition
-	since int
+	offset int64
 }
 
-// line is an order line; a return may not say of which channel.
+type rowKey struct{ channel, mode string }
+
+// hold is one SKU of a reservation.
+type hold struct{ reservation, sku string }
+
+// line is an order line; a return may not say of which channel. A bundle's and its components' are one.
 type line struct{ channel, order, id, sku string }
+
+func lineOf(x *entry) line {
+	sku := x.SKU
+	if x.Bundle != "" {
+		sku = x.Bundle
+	}
+	return line{x.Channel, x.OrderID, x.LineID, sku}
+}
 
 // sku is one SKU.
 type sku struct {
 	id     string
+	mode   string
 	fold   *fold
 	unseen event.Units // sold, and the ledger does not know
-	cells  []cell      // in order of seller
+	cells  []cell      // in order of channel: those that are written
 }
 
 // cell is a SKU at a channel.
 type cell struct {
-	seller   int
-	counts   *Channel
-	target   event.Units
-	shown    event.Units
-	belief   event.Units // what Onhand believes is shown
-	landed   int64       // when the newest write took effect
-	open     bool        // a write is under way
-	asked    event.Units // by it
-	delta    event.Units
-	absolute bool // how it is written
+	channel   string
+	counts    *Row
+	operation write.Operation
+	target    event.Units // pooled: what it should show
+	shown     event.Units
+	belief    event.Units // what Onhand believes is shown
+	set       int64       // when the number was set or read outright, rather than changed
+	booked    bool        // only granted writes go out
+	granted   sending     // and not sent yet
+	sent      sending     // under way; nothing is where its operation is unspecified
+}
+
+// sending is a write.
+type sending struct {
+	id                        string // of a granted one
+	operation                 write.Operation
+	quantity, delta, expected event.Units
+	at                        int64 // when it was decided
 }
 
 func newSide(o *Options, settings Settings) *side {
 	return &side{
 		o: o, settings: settings, plan: catalog.Compile(settings.Settings), folds: make(map[int32]*fold), skus: make(map[string]*sku), lost: make(map[line]struct{}),
-		channels: make(map[string]*Channel), divided: make(map[*allocation.Rules]*allocation.Rules),
+		refused: make(map[hold]struct{}), rows: make(map[rowKey]*Row), out: Result{SKUs: make(map[string]int)},
 	}
 }
 
@@ -79,31 +114,28 @@ func (s *side) fold(partition int32) *fold {
 	return f
 }
 
-func (f *fold) apply(e *event.Event, offset, at int64) ledger.Outcome {
-	out := f.Apply(e, offset, at).Outcome
-	if f.since++; f.since >= flushAfter {
+// apply folds an event at an offset of this world's own.
+func (f *fold) apply(e *event.Event, at int64) ledger.Result {
+	f.offset++
+	r := f.Apply(e, f.offset, at)
+	if f.offset%flushAfter == 0 {
 		f.Flushed()
-		f.since = 0
 	}
-	return out
+	return r
 }
 
-// before folds an event from before the window.
-func (s *side) before(partition int32, offset, at int64, e *event.Event) {
-	s.fold(partition).apply(e, offset, at)
-}
-
-// channel is the figures of a channel.
-func (s *side) channel(id string) *Channel {
-	c := s.channels[id]
-	if c == nil {
-		c = &Channel{Channel: id, Unwritten: true}
-		if i := s.plan.Layout.Seller(id); i >= 0 {
-			c.Unwritten = !written(s.plan.Channels[i])
+// row is the figures of a SKU at a channel.
+func (s *side) row(channel string, k *sku) *Row {
+	key := rowKey{channel, k.mode}
+	r := s.rows[key]
+	if r == nil {
+		r = &Row{Channel: channel, Mode: k.mode, Unwritten: true}
+		if i := s.plan.Layout.Seller(channel); i >= 0 {
+			r.Unwritten = !written(s.plan.Channels[i])
 		}
-		s.channels[id] = c
+		s.rows[key] = r
 	}
-	return c
+	return r
 }
 
 // written says whether Onhand writes to a channel.
@@ -111,35 +143,156 @@ func written(c *catalog.Channel) bool {
 	return !c.Paused && c.Operation != catalog.UnspecifiedOperation && c.Written()
 }
 
-// sku is a SKU as it stands; the first time it is asked for, nothing of the window has happened to it, and channels show its targets.
-func (s *side) sku(x *entry) *sku {
-	k := s.skus[x.SKU]
-	if k != nil {
-		return k
+// begin brings the world to the beginning of the window: SKUs of the window are decided from what the ledger knows, and channels written and read until they show that.
+func (s *side) begin(window map[string]int32, recent map[string][]sale, marks map[string]int64) {
+	s.track(window)
+	e := targeting.New(func(sku string) *catalog.Listing { return s.settings.Listings[sku] }, s.o.Skew.Microseconds())
+	s.engine, s.part = e, e.Partition(0)
+	e.Own(func(id string) *targeting.Partition {
+		if s.skus[id] == nil {
+			return nil
+		}
+		return s.part
+	})
+	e.Settings(s.plan)
+	warm := warmUp
+	for _, d := range s.o.Delays {
+		warm = max(warm, 10*d.Microseconds())
 	}
-	k = &sku{id: x.SKU, fold: s.fold(x.partition)}
-	s.skus[x.SKU] = k
-	switch s.plan.Rules(k.id, s.settings.Listings[k.id]).Guarantee {
-	case allocation.Strict:
-		s.out.Strict++
-	case allocation.Adaptive:
-		s.out.Adaptive++
+	s.now = s.o.From - warm
+	e.Begin(s.now)
+	for _, id := range slices.Sorted(maps.Keys(s.skus)) {
+		if l := s.settings.Listings[id]; l != nil && len(l.Components) > 0 {
+			e.Index(id, l)
+		}
 	}
-	s.solve(k)
-	for i := range k.cells {
-		c := &k.cells[i]
-		c.shown, c.belief = c.target, c.target
+	components := e.Missing()
+	e.Follow(components)
+	for _, f := range s.folds {
+		f.Flushed()
 	}
-	return k
+	for _, id := range slices.Sorted(maps.Keys(s.skus)) {
+		s.history(s.skus[id], recent[id], warm)
+	}
+	e.Followed(components)
+	e.Start(s.part)
+	s.decide()
+	for i := range sweeps {
+		at := s.o.From - warm + warm*int64(i)/sweeps
+		s.advance(at)
+		s.engine.Begin(at)
+		for _, channel := range slices.Sorted(maps.Keys(marks)) {
+			if marks[channel] > 0 { // nothing is sold before the window
+				e.Watermark(s.part, &order.Watermark{Channel: channel, Until: at})
+			}
+		}
+		s.turn(at, nil)
+	}
+	s.advance(s.o.From - 1)
+	for _, ch := range s.plan.Channels {
+		if _, ok := marks[ch.ID]; !ok && written(ch) {
+			s.out.Unmarked = append(s.out.Unmarked, ch.ID)
+		}
+	}
+	for _, r := range s.rows {
+		r.Figures = Figures{}
+	}
 }
 
-// cell is the SKU at a channel, or nil where it is not listed.
-func (k *sku) cell(seller int) *cell {
-	i, ok := slices.BinarySearchFunc(k.cells, seller, func(c cell, seller int) int { return cmp.Compare(c.seller, seller) })
-	if !ok {
-		return nil
+// track makes the SKUs of the window, and those that decide with them: a bundle's components, and the bundles that a component is in.
+func (s *side) track(window map[string]int32) {
+	uses := make(map[string][]string)
+	for id, l := range s.settings.Listings {
+		for _, c := range l.Components {
+			uses[c.SKU] = append(uses[c.SKU], id)
+		}
 	}
-	return &k.cells[i]
+	todo := slices.Sorted(maps.Keys(window))
+	for len(todo) > 0 {
+		id := todo[0]
+		todo = todo[1:]
+		if s.skus[id] != nil {
+			continue
+		}
+		l := s.settings.Listings[id]
+		k := &sku{id: id, mode: modeOf(s.plan.Rules(id, l))}
+		s.skus[id] = k
+		s.out.SKUs[k.mode]++
+		if p, ok := window[id]; ok {
+			k.fold = s.fold(p)
+		} else {
+			k.fold = s.holding(id)
+		}
+		s.offers = s.plan.Offers(s.offers[:0], id, l)
+		for _, o := range s.offers {
+			if ch := s.plan.Channels[o.Channel]; written(ch) {
+				k.cells = append(k.cells, cell{channel: ch.ID, counts: s.row(ch.ID, k), operation: ch.Operation})
+			}
+		}
+		todo = append(todo, uses[id]...)
+		if l != nil {
+			for _, c := range l.Components {
+				todo = append(todo, c.SKU)
+			}
+		}
+	}
+}
+
+// holding is the fold that knows a SKU of which the window has nothing; where none does, one of its own for all of those.
+func (s *side) holding(id string) *fold {
+	for _, p := range slices.Sorted(maps.Keys(s.folds)) {
+		if f := s.folds[p]; f.SKU(id) != nil {
+			return f
+		}
+	}
+	return s.fold(-1)
+}
+
+// modeOf is the name of what the rules ask for.
+func modeOf(r *allocation.Rules) string {
+	if r.Guarantee != allocation.NoGuarantee {
+		return r.Guarantee.String()
+	}
+	return r.Mode.String()
+}
+
+// history gives the engine the level of a SKU at the beginning of the window, and before it one for each sale of the time before, moved as far back as the beginning is.
+func (s *side) history(k *sku, recent []sale, warm int64) {
+	if !s.load(k) {
+		return
+	}
+	l := copied(&s.level)
+	ahead := func(channel string) *event.Units {
+		at := slices.IndexFunc(l.Sold, func(c ledger.ChannelUnits) bool { return c.Channel == channel })
+		if at < 0 { // a rebuilt level may not have it
+			return new(event.Units)
+		}
+		return &l.Sold[at].Units
+	}
+	recent = recent[max(0, len(recent)-int(l.Version)+1):]
+	for _, x := range recent {
+		*ahead(x.channel) -= x.units
+	}
+	l.Version -= int64(len(recent))
+	l.PreviousVersion = 0
+	for i := range l.Sold {
+		l.Sold[i].EarliestAt = 0
+	}
+	s.engine.Level(s.part, l)
+	for _, x := range recent {
+		l.PreviousVersion, l.Version, l.ReceivedAt = l.Version, l.Version+1, x.at-warm
+		*ahead(x.channel) += x.units
+		s.engine.Level(s.part, l)
+	}
+	if s.engine.Follows(k.id) {
+		s.engine.ComponentLevel(k.id, l)
+	}
+}
+
+func copied(l *ledger.Level) *ledger.Level {
+	c := *l
+	c.Locations, c.Sold, c.Restored, c.Allotments = slices.Clone(l.Locations), slices.Clone(l.Sold), slices.Clone(l.Restored), slices.Clone(l.Allotments)
+	return &c
 }
 
 // load reads the level of a SKU; false when there is none.
@@ -152,91 +305,217 @@ func (s *side) load(k *sku) bool {
 	return true
 }
 
-// solve sets the targets of a SKU.
-func (s *side) solve(k *sku) {
-	if !s.load(k) {
-		return
+// cell is the SKU at a channel, or nil where it is not listed or not written.
+func (k *sku) cell(channel string) *cell {
+	i, ok := slices.BinarySearchFunc(k.cells, channel, func(c cell, channel string) int { return cmp.Compare(c.channel, channel) })
+	if !ok {
+		return nil
 	}
-	l, listing := &s.level, s.settings.Listings[k.id]
-	s.offers = s.plan.Offers(s.offers[:0], k.id, listing)
-	in := &s.input
-	in.Layout, in.Rules, in.Unassigned = s.plan.Layout, s.rules(k.id, listing), l.Unassigned
-	s.stock, in.Channels = s.stock[:0], in.Channels[:0]
-	for i := range l.Locations {
-		x := &l.Locations[i]
-		s.stock = append(s.stock, allocation.Stock{Place: s.plan.Layout.Place(x.Location), ID: x.Location, Available: x.Available()})
+	return &k.cells[i]
+}
+
+// advance has everything happen that is due until a time.
+func (s *side) advance(until int64) {
+	for {
+		at := until + 1
+		if len(s.due) > 0 {
+			at = min(at, s.due[0].at)
+		}
+		if w := s.engine.NextWake(); w > 0 {
+			at = min(at, max(w, s.now+tick))
+		}
+		if at > until {
+			return
+		}
+		s.turn(at, nil)
 	}
-	in.Stock = s.stock
-	for i := range s.offers {
-		o := &s.offers[i]
-		id := s.plan.Layout.SellerID(o.Channel)
-		x := allocation.Listed{Seller: o.Channel, Paused: o.Paused, Margin: catalog.Margin(listing, id)}
-		if in.Rules.Guarantee == allocation.Strict && in.Rules.Share == allocation.ByDemand {
-			x.Weight = 1
-			for j := range l.Sold {
-				if l.Sold[j].Channel == id {
-					x.Weight = min(l.Sold[j].Units+1, allocation.MaxWeight)
+}
+
+// turn has everything happen that does at a moment, and then decides what follows.
+func (s *side) turn(at int64, steps []step) {
+	s.now = max(s.now, at)
+	s.engine.Begin(s.now)
+	for len(s.due) > 0 && s.due[0].at <= s.now {
+		x := heap.Pop(&s.due).(due)
+		switch {
+		case x.event != nil:
+			s.apply(s.skus[x.event.SKU], x.event)
+		case x.channel == "":
+			s.engine.ComponentBooks(x.sku.id, x.books)
+		default:
+			s.land(x.sku, x.sku.cell(x.channel))
+		}
+	}
+	for i := range steps {
+		if x := &steps[i]; x.seen {
+			s.see(x.entry)
+		} else {
+			s.sell(x.entry)
+		}
+	}
+	s.engine.Read(s.part, 0)
+	s.decide()
+}
+
+// apply has the ledger apply an event, and tells the engine.
+func (s *side) apply(k *sku, e *event.Event) ledger.Result {
+	k.fold.Flushed()
+	r := k.fold.apply(e, s.now)
+	if r.Outcome != ledger.Applied || !s.load(k) {
+		return r
+	}
+	l := &s.level
+	if s.engine.Follows(k.id) {
+		l = copied(l)
+		s.engine.ComponentLevel(k.id, l)
+	}
+	s.engine.Level(s.part, l)
+	return r
+}
+
+// decide has the engine decide what is to be decided, and sends what follows.
+func (s *side) decide() {
+	for more := true; more; {
+		var out []targeting.Decision
+		out, more = s.engine.Decide(s.now, 1<<30)
+		for i := range out {
+			d := &out[i]
+			if d.Allots != nil {
+				s.later(due{at: s.now + hop, event: d.Allots})
+			}
+			k := s.skus[d.Target.SKU]
+			c := k.cell(d.Target.Channel)
+			if c == nil {
+				continue
+			}
+			switch w := d.Target.Write; {
+			case w == nil:
+				c.booked, c.target = false, d.Target.Quantity
+			case w.ID == "":
+				c.booked = true
+			default:
+				c.booked = true
+				c.granted = sending{w.ID, w.Operation, w.Quantity, w.Delta, w.Expected, s.now}
+			}
+			s.send(k, c)
+		}
+		for _, e := range s.engine.Events() {
+			s.later(due{at: s.now + hop, event: e})
+		}
+		for _, x := range s.engine.Kept() {
+			if s.engine.Follows(x.ID()) {
+				y := due{at: s.now + hop, sku: s.skus[x.ID()]}
+				if x.Books().Phase() != escrow.Pooled {
+					snapshot := x.Books().Snapshot()
+					y.books = &snapshot
 				}
+				s.later(y)
 			}
-		}
-		in.Channels = append(in.Channels, x)
-	}
-	s.solver.Solve(in)
-	if len(k.cells) == 0 { // who lists a SKU does not change within the window
-		for i := range s.offers {
-			if seller := s.offers[i].Channel; written(s.plan.Channels[seller]) {
-				k.cells = append(k.cells, cell{seller: seller, counts: s.channel(s.plan.Layout.SellerID(seller)), absolute: s.plan.Channels[seller].Operation == catalog.Absolute})
-			}
-		}
-		slices.SortFunc(k.cells, func(a, b cell) int { return cmp.Compare(a.seller, b.seller) })
-	}
-	for i := range s.offers {
-		if c := k.cell(s.offers[i].Channel); c != nil {
-			c.target = s.solver.Target(i)
 		}
 	}
 }
 
-// rules is the settings in force for a SKU; strict ones divide by their share.
-func (s *side) rules(id string, listing *catalog.Listing) *allocation.Rules {
-	r := s.plan.Rules(id, listing)
-	if r.Guarantee != allocation.Strict {
-		return r
+func (s *side) later(x due) {
+	s.seq++
+	x.seq = s.seq
+	heap.Push(&s.due, x)
+}
+
+// send sends what is to be written to a cell next, when no write is under way: what was granted, or a target that the channel is believed not to show.
+func (s *side) send(k *sku, c *cell) {
+	if c.sent.operation != write.UnspecifiedOperation {
+		return
 	}
-	d := s.divided[r]
-	if d == nil {
-		x := *r
-		x.Mode = r.Share.Mode()
-		d = &x
-		s.divided[r] = d
+	believed := max(0, c.belief)
+	switch {
+	case c.granted.id != "":
+		c.sent, c.granted = c.granted, sending{}
+	case c.booked || believed == c.target:
+		return
+	case c.operation == write.Absolute:
+		c.sent = sending{operation: write.Absolute, quantity: c.target, at: s.now}
+	default:
+		c.sent = sending{operation: write.Delta, delta: c.target - believed, at: s.now}
 	}
-	return d
+	if c.sent.operation == write.Read {
+		c.counts.Reads++
+	} else {
+		c.counts.Writes++
+	}
+	delay, ok := s.o.Delays[c.channel]
+	if !ok {
+		delay = DefaultDelay
+	}
+	s.later(due{at: s.now + delay.Microseconds(), sku: k, channel: c.channel})
+}
+
+// land has the write under way take effect, and be acknowledged.
+func (s *side) land(k *sku, c *cell) {
+	w := c.sent
+	c.sent = sending{}
+	r := write.Result{WriteID: w.id, SKU: k.id, Channel: c.channel, ExternalID: k.id, Operation: w.operation, Quantity: w.quantity, Delta: w.delta, Expected: w.expected,
+		Outcome: write.Applied, Attempts: 1, DecidedAt: w.at, SentAt: w.at, AckedAt: s.now}
+	tell := func() {
+		r.Shown, r.ShownKnown, r.ShownAt = c.shown, true, s.now
+		c.belief, c.set = c.shown, s.now
+	}
+	switch {
+	case w.operation == write.Delta:
+		c.shown, c.belief = max(0, c.shown+w.delta), max(0, c.belief+w.delta)
+	case w.operation == write.Read:
+		tell()
+	case w.operation == write.CompareAndSet && c.shown != w.expected:
+		r.Outcome, r.ErrorCode = write.Refused, escrow.Stale
+		tell()
+	default:
+		c.shown, c.belief, c.set = w.quantity, w.quantity, s.now
+	}
+	s.engine.Result(s.part, &r)
+	s.send(k, c)
 }
 
 // sell has a recorded sale happen.
 func (s *side) sell(x *entry) {
-	k := s.sku(x)
-	n := s.channel(x.Channel)
-	if x.ReservationID != "" { // its units are held for it: nothing is promised anew
-		n.Sales++
-		n.Units += x.Quantity
-		if c := k.cell(s.plan.Layout.Seller(x.Channel)); c != nil {
+	k := s.skus[x.SKU]
+	n := s.row(x.Channel, k)
+	var c *cell
+	if !x.component() { // of a bundle whose own record is not in the window: taken then
+		c = k.cell(x.Channel)
+	}
+	_, unheld := s.refused[hold{x.ReservationID, x.SKU}]
+	switch {
+	case x.ReservationID != "" && !unheld: // its units are held for it: nothing is promised anew
+		if c != nil {
 			c.shown = max(0, c.shown-x.Quantity)
 		}
+	case unheld, !n.Unwritten && !x.component() && (c == nil || c.shown < x.Quantity):
+		n.LostSales++
+		n.Lost += x.Quantity
+		l := lineOf(x)
+		s.lost[l] = struct{}{}
+		l.channel = ""
+		s.lost[l] = struct{}{}
 		return
-	}
-	if !n.Unwritten {
-		c := k.cell(s.plan.Layout.Seller(x.Channel))
-		if c == nil || c.shown < x.Quantity {
-			n.LostSales++
-			n.Lost += x.Quantity
-			s.lost[line{x.Channel, x.OrderID, x.LineID, x.SKU}], s.lost[line{"", x.OrderID, x.LineID, x.SKU}] = struct{}{}, struct{}{}
-			return
-		}
+	case c != nil:
 		c.shown -= x.Quantity
 	}
 	n.Sales++
 	n.Units += x.Quantity
+	over := s.take(k, x)
+	for _, part := range x.parts {
+		over += s.take(s.skus[part.SKU], part)
+	}
+	if over > 0 {
+		n.OversoldSales++
+		n.Oversold += over
+	}
+}
+
+// take has units of a SKU sold, and says how many were not there.
+func (s *side) take(k *sku, x *entry) (over event.Units) {
+	if x.ReservationID != "" || x.Bundle == x.SKU { // held for it; or a bundle, which has no stock
+		return 0
+	}
 	there := -k.unseen
 	if s.load(k) {
 		there -= s.level.Unassigned
@@ -245,44 +524,42 @@ func (s *side) sell(x *entry) {
 			there += l.OnHand - l.Committed - l.Held
 		}
 	}
-	if over := x.Quantity - max(0, there); over > 0 {
-		n.OversoldSales++
-		n.Oversold += over
-	}
 	k.unseen += x.Quantity
+	return max(0, x.Quantity-max(0, there))
 }
 
-// see has the ledger apply an event, and writes what follows.
+// see has the ledger apply an event.
 func (s *side) see(x *entry) {
+	if x.Kind == event.OrderWatermarkPassed {
+		s.engine.Watermark(s.part, &order.Watermark{Channel: x.Channel, Until: x.until})
+		return
+	}
 	if s.follows(x) {
 		if x.Kind != event.SaleRecorded { // which is counted as lost
 			s.out.Skipped++
 		}
 		return
 	}
-	k := s.sku(x)
+	k := s.skus[x.SKU]
 	var c *cell
-	if x.Channel != "" {
-		c = k.cell(s.plan.Layout.Seller(x.Channel))
+	if !x.component() {
+		c = k.cell(x.Channel)
 	}
 	switch {
 	case x.Kind == event.SaleRecorded:
-		if x.ReservationID == "" {
+		if x.ReservationID == "" && x.Bundle != x.SKU {
 			k.unseen -= x.Quantity
 		}
-		if c != nil && !(c.absolute && x.sold <= c.landed) { // else a write has set the number since
+		if c != nil && x.sold > c.set { // else the number was set since
 			c.belief -= x.Quantity
 		}
 	case x.Kind == event.SaleCancelled && x.RestockedByChannel && c != nil:
 		c.shown += x.Quantity
 		c.belief += x.Quantity
 	}
-	if k.fold.apply(&x.Event, x.offset, x.at) != ledger.Applied {
-		return
-	}
-	s.solve(k)
-	for i := range k.cells {
-		s.write(k, &k.cells[i], x.at)
+	r := s.apply(k, &x.Event)
+	if x.Kind == event.ReservationRequested && r.Decided && k.fold.Decision().State == reservation.Refused {
+		s.refused[hold{x.ReservationID, x.SKU}] = struct{}{}
 	}
 }
 
@@ -293,76 +570,48 @@ func (s *side) follows(x *entry) bool {
 	}
 	switch x.Kind {
 	case event.SaleRecorded, event.SaleCancelled, event.SaleAssigned, event.SaleReassigned, event.ShipmentConfirmed, event.ReturnReceived:
-		_, ok := s.lost[line{x.Channel, x.OrderID, x.LineID, x.SKU}]
+		_, ok := s.lost[lineOf(x)]
 		return ok
 	}
 	return false
 }
 
-// write sends the target of a cell when the channel is believed to show another number and no write is under way.
-func (s *side) write(k *sku, c *cell, now int64) {
-	if c.open || max(0, c.belief) == c.target {
-		return
-	}
-	c.open, c.asked, c.delta = true, c.target, c.target-max(0, c.belief)
-	c.counts.Writes++
-	delay, ok := s.o.Delays[c.counts.Channel]
-	if !ok {
-		delay = DefaultDelay
-	}
-	s.seq++
-	heap.Push(&s.landings, landing{now + delay.Microseconds(), s.seq, k, c.seller})
-}
-
-// land has all writes take effect that do so until now.
-func (s *side) land(now int64) {
-	for len(s.landings) > 0 && s.landings[0].at <= now {
-		x := heap.Pop(&s.landings).(landing)
-		c := x.sku.cell(x.seller)
-		c.open, c.landed = false, x.at
-		if c.absolute {
-			c.shown, c.belief = c.asked, c.asked
-		} else {
-			c.shown, c.belief = max(0, c.shown+c.delta), max(0, c.belief+c.delta)
-		}
-		s.write(x.sku, c, x.at)
-	}
-}
-
 func (s *side) result() Result {
-	s.land(math.MaxInt64) // writes that were still due
-	for _, c := range s.channels {
-		if c.Sales+c.LostSales+c.Writes > 0 {
-			s.out.Channels = append(s.out.Channels, *c)
+	for _, r := range s.rows {
+		if r.Sales+r.LostSales+r.Writes+r.Reads > 0 {
+			s.out.Rows = append(s.out.Rows, *r)
 		}
 	}
-	slices.SortFunc(s.out.Channels, func(a, b Channel) int { return cmp.Compare(a.Channel, b.Channel) })
+	slices.SortFunc(s.out.Rows, inOrder)
 	return s.out
 }
 
-// landing is a write that takes effect.
-type landing struct {
+// due is what happens at a time: an event that Onhand wrote itself reaches the ledger, the books of a component the owner of its bundle, a write its channel.
+type due struct {
 	at, seq int64
+	event   *event.Event
 	sku     *sku
-	seller  int
+	books   *escrow.Snapshot
+	channel string // of a write
 }
 
-// landings is a heap by time, then by when they were sent.
-type landings []landing
+// dues is a heap by time, then by when they were set.
+type dues []due
 
-func (h landings) Len() int { return len(h) }
-func (h landings) Less(i, j int) bool {
+func (h dues) Len() int { return len(h) }
+func (h dues) Less(i, j int) bool {
 	return cmp.Or(cmp.Compare(h[i].at, h[j].at), cmp.Compare(h[i].seq, h[j].seq)) < 0
 }
-func (h landings) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h dues) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
 
 // Push is for package heap.
-func (h *landings) Push(x any) { *h = append(*h, x.(landing)) }
+func (h *dues) Push(x any) { *h = append(*h, x.(due)) }
 
 // Pop is for package heap.
-func (h *landings) Pop() any {
+func (h *dues) Pop() any {
 	old := *h
 	x := old[len(old)-1]
+	old[len(old)-1] = due{}
 	*h = old[:len(old)-1]
 	return x
 }
