@@ -88,6 +88,7 @@ func (w *world) buildOnhand() error {
 	for ch := range w.pushing {
 		p := &w.pushing[ch]
 		p.topic, p.next, p.stored, p.parts = make([]posted, len(w.skuNames)), make([]int64, len(w.parts)), make([]int64, len(w.parts)), make([]*queue.Partition, len(w.parts))
+		p.doubts = make([][]queue.Doubt, len(w.parts))
 		for i := range p.stored {
 			p.stored[i] = -1
 		}

@@ -14,10 +14,11 @@ import (
 
 // pushing is the pusher of one channel: its topic, and the queue of the process that runs.
 type pushing struct {
-	topic  []posted // targets.<channel>, compacted: the newest of each SKU
-	next   []int64  // by partition: offset of the next target
-	stored []int64  // by partition: what the group has committed, negative for nothing
-	commit int64    // when it did
+	topic  []posted        // targets.<channel>, compacted: the newest of each SKU
+	next   []int64         // by partition: offset of the next target
+	stored []int64         // by partition: what the group has committed, negative for nothing
+	doubts [][]queue.Doubt // stored with it
+	commit int64           // when it did
 	queue  *queue.Queue
 	parts  []*queue.Partition
 	looks  int64  // the moment of the look that is due, 0 is none
@@ -51,7 +52,7 @@ func (w *world) newQueue(ch int) {
 		w.fail("%s: %v", w.names[ch], err)
 	}
 	for i := range p.parts {
-		p.parts[i] = p.queue.Partition(int32(i), p.stored[i], p.next[i], now)
+		p.parts[i] = p.queue.Partition(int32(i), p.stored[i], p.next[i], p.doubts[i], now)
 	}
 }
 
@@ -111,7 +112,7 @@ func (w *world) report(ch int) {
 	if w.now-p.commit >= commitEvery {
 		p.commit = w.now
 		for i := range p.parts {
-			p.stored[i] = p.parts[i].Commit()
+			p.stored[i], p.doubts[i] = p.parts[i].Commit(), p.parts[i].Doubts()
 		}
 	}
 }

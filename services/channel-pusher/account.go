@@ -67,8 +67,9 @@ type partition struct {
 	*queue.Partition
 	topic  string
 	id     int32
-	high   int64 // end of the partition, as far as fetches have told
-	stored int64 // last commit that succeeded
+	high   int64  // end of the partition, as far as fetches have told
+	stored int64  // last commit that succeeded
+	told   string // metadata of that commit
 }
 
 func newAccount(e *engine, id string) *account {
@@ -124,7 +125,7 @@ func trimSlash(s string) string {
 func (a *account) partition(topic string, id int32, came arrival) *partition {
 	p := a.parts[id]
 	if p == nil {
-		p = &partition{Partition: a.queue.Partition(id, came.settled, came.end, came.at), topic: topic, id: id, stored: max(0, came.settled)}
+		p = &partition{Partition: a.queue.Partition(id, came.settled, came.end, came.doubts, came.at), topic: topic, id: id, stored: max(0, came.settled)}
 		a.parts[id] = p
 	}
 	return p

@@ -14,6 +14,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -210,6 +211,32 @@ type arrival struct {
 	settled int64 // the group's committed offset, negative when there is none: nobody ever had it
 	end     int64 // whoever had the partition before may have begun what is before that
 	at      time.Time
+	doubts  []queue.Doubt // as stored with the committed offset
+}
+
+// commitment is what is committed of a partition: how far its targets are settled and, as metadata, since when granted writes are in doubt.
+type commitment struct {
+	offset   int64
+	metadata string
+}
+
+// commitmentOf is what to commit of a partition now.
+func commitmentOf(p *partition) commitment {
+	c := commitment{offset: p.Commit()}
+	if d := p.Doubts(); len(d) > 0 {
+		if b, err := json.Marshal(d); err == nil { // what is not told is waited for anew
+			c.metadata = string(b)
+		}
+	}
+	return c
+}
+
+// doubtsOf reads the metadata of a commit. What cannot be read, as of an older version, tells nothing: then the wait begins anew.
+func doubtsOf(metadata string) (out []queue.Doubt) {
+	if json.Unmarshal([]byte(metadata), &out) != nil {
+		return nil
+	}
+	return out
 }
 
 // unknownEnd takes every target there is, and that comes, for one that somebody may have begun.
@@ -231,6 +258,10 @@ func (s *Service) fromStart(ctx context.Context, offsets map[string]map[int32]kg
 	if err != nil {
 		return nil, fmt.Errorf("list the ends of %s: %w", strings.Join(names, ", "), err) // the session ends, and the next one tries again
 	}
+	stored, err := kadm.NewClient(s.client).FetchOffsetsForTopics(ctx, Group, names...)
+	if err != nil {
+		s.tel.Log.Warn("what was committed beside offsets cannot be read: granted writes that are in doubt are waited for anew", "err", err)
+	}
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,6 +274,9 @@ func (s *Service) fromStart(ctx context.Context, offsets map[string]map[int32]kg
 			if end, ok := ends.Lookup(t, p); ok {
 				x.end = end.Offset
 			}
+			if c, ok := stored.Lookup(t, p); ok && c.Err == nil && c.At == x.settled {
+				x.doubts = doubtsOf(c.Metadata)
+			}
 			s.came[t][p] = x
 			parts[p] = kgo.NewOffset().AtStart()
 		}
@@ -253,14 +287,14 @@ func (s *Service) fromStart(ctx context.Context, offsets map[string]map[int32]kg
 // claim commits the start of partitions that nobody ever had, before anything of them is begun: so that no commit means that nothing was. Where that fails,
 // what is there counts as begun.
 func (s *Service) claim(ctx context.Context, fetches kgo.Fetches) {
-	offsets := make(map[string]map[int32]kgo.EpochOffset)
+	offsets := make(map[string]map[int32]commitment)
 	s.mu.Lock()
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		if x, ok := s.came[p.Topic][p.Partition]; ok && x.settled < 0 && x.end != claimed {
 			if offsets[p.Topic] == nil {
-				offsets[p.Topic] = make(map[int32]kgo.EpochOffset)
+				offsets[p.Topic] = make(map[int32]commitment)
 			}
-			offsets[p.Topic][p.Partition] = kgo.EpochOffset{Epoch: -1}
+			offsets[p.Topic][p.Partition] = commitment{}
 		}
 	})
 	s.mu.Unlock()
@@ -534,15 +568,15 @@ func (s *Service) commitLoop(ctx context.Context) {
 
 // commit commits every partition up to its oldest target that is not settled.
 func (s *Service) commit(ctx context.Context) error {
-	offsets := make(map[string]map[int32]kgo.EpochOffset)
+	offsets := make(map[string]map[int32]commitment)
 	for _, a := range s.all() {
 		a.mu.Lock()
 		for _, p := range a.parts {
-			if to := p.Commit(); to > p.stored {
+			if c := commitmentOf(p); c.offset > p.stored || c.offset == p.stored && c.metadata != p.told {
 				if offsets[p.topic] == nil {
-					offsets[p.topic] = make(map[int32]kgo.EpochOffset)
+					offsets[p.topic] = make(map[int32]commitment)
 				}
-				offsets[p.topic][p.id] = kgo.EpochOffset{Epoch: -1, Offset: to}
+				offsets[p.topic][p.id] = c
 			}
 		}
 		a.mu.Unlock()
@@ -556,9 +590,9 @@ func (s *Service) commit(ctx context.Context) error {
 	for _, a := range s.all() {
 		topic := schemas.TargetsTopic(a.id)
 		a.mu.Lock()
-		for id, o := range offsets[topic] {
-			if p := a.parts[id]; p != nil {
-				p.stored = max(p.stored, o.Offset)
+		for id, c := range offsets[topic] {
+			if p := a.parts[id]; p != nil && c.offset >= p.stored {
+				p.stored, p.told = c.offset, c.metadata
 			}
 		}
 		a.mu.Unlock()
@@ -601,7 +635,7 @@ func (s *Service) assigned(channel string) bool {
 
 // giveUp leaves partitions to another member: nothing of them is sent from now on, and requests under way are waited for.
 func (s *Service) giveUp(ctx context.Context, lost map[string][]int32, ours bool) {
-	offsets := make(map[string]map[int32]kgo.EpochOffset)
+	offsets := make(map[string]map[int32]commitment)
 	for t, ids := range lost {
 		s.mu.Lock()
 		a := s.accounts[strings.TrimPrefix(t, schemas.TargetsPrefix)]
@@ -621,13 +655,13 @@ func (s *Service) giveUp(ctx context.Context, lost map[string][]int32, ours bool
 			}
 			a.waitFor(ctx, p, s.cfg.Drain)
 			a.mu.Lock()
-			to := p.Commit()
+			c := commitmentOf(p)
 			a.mu.Unlock()
-			if to > p.stored {
+			if c.offset > p.stored || c.offset == p.stored && c.metadata != p.told {
 				if offsets[t] == nil {
-					offsets[t] = make(map[int32]kgo.EpochOffset)
+					offsets[t] = make(map[int32]commitment)
 				}
-				offsets[t][id] = kgo.EpochOffset{Epoch: -1, Offset: to}
+				offsets[t][id] = c
 			}
 		}
 	}
@@ -657,7 +691,23 @@ func (a *account) waitFor(ctx context.Context, p *partition, d time.Duration) {
 	}
 }
 
-func (s *Service) commitOffsets(ctx context.Context, offsets map[string]map[int32]kgo.EpochOffset) error {
+func (s *Service) commitOffsets(ctx context.Context, commits map[string]map[int32]commitment) error {
+	offsets := make(map[string]map[int32]kgo.EpochOffset, len(commits))
+	for t, parts := range commits {
+		offsets[t] = make(map[int32]kgo.EpochOffset, len(parts))
+		for p, c := range parts {
+			offsets[t][p] = kgo.EpochOffset{Epoch: -1, Offset: c.offset}
+		}
+	}
+	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		for i := range req.Topics {
+			t := &req.Topics[i]
+			for j := range t.Partitions {
+				t.Partitions[j].Metadata = kmsg.StringPtr(commits[t.Topic][t.Partitions[j].Partition].metadata)
+			}
+		}
+		return nil
+	})
 	var failed error
 	s.client.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 		if err != nil {

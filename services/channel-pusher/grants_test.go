@@ -14,8 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/onhand/onhand/schemas"
+	"github.com/onhand/onhand/services/channel-pusher/queue"
 	"github.com/onhand/onhand/simulators/marketplace"
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
@@ -61,6 +64,59 @@ func (w *world) transaction(id string, commit bool, inside func(), ts ...allocat
 	}
 	if err := c.EndTransaction(w.t.Context(), kgo.TransactionEndTry(commit)); err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+// Since when a write is in doubt is stored beside the offset, so that the next restart does not have it waited for anew; and a commit of an older version tells nothing.
+func TestRestartTellsSinceWhenThereIsDoubt(t *testing.T) {
+	token(t)
+	w := newWorld(t)
+	w.channel(catalog.Channel{ID: "shop", TimeoutMS: 100_000, LateWindowMS: 100_000})
+	if err := w.markets.SetFaults("shop", marketplace.Faults{TimeoutRate: 1, TimeoutApplied: 1, HoldMS: 60_000}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := quick()
+	cfg.Drain = 100 * time.Millisecond
+	s := w.start(cfg)
+	w.targets(granted("shop", "a", "w1", catalog.Absolute, 5, 0, 0))
+	w.shows("shop", "a", 5) // applied, and never answered
+	s.stop()
+	topic := schemas.TargetsTopic("shop")
+	doubts := func(s *running) (out []queue.Doubt) { // as it found them
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, came := range s.came[topic] {
+			out = append(out, came.doubts...)
+		}
+		return out
+	}
+	stored := func() (out []queue.Doubt) {
+		c, err := w.kafka.Client(w.tel.Log, "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		all, err := kadm.NewClient(c).FetchOffsetsForTopics(t.Context(), Group, topic)
+		if err != nil {
+			return nil
+		}
+		all.Each(func(o kadm.OffsetResponse) { out = append(out, doubtsOf(o.Metadata)...) })
+		return out
+	}
+	s = w.start(cfg)
+	var first []queue.Doubt
+	w.until("it is stored since when", func() bool { first = stored(); return len(first) == 1 })
+	if got := doubts(s); len(got) != 0 || first[0].Since.IsZero() || first[0].Before == 0 {
+		t.Errorf("found %+v, stored %+v", got, first)
+	}
+	s.stop()
+	s = w.start(cfg)
+	w.until("it is in doubt again", func() bool { return len(w.told("w1")) >= 2 && s.Stats().InDoubt == 1 })
+	if got := doubts(s); len(got) != 1 || !got[0].Since.Equal(first[0].Since) || got[0].Before != first[0].Before {
+		t.Errorf("found %+v, want %+v", got, first)
+	}
+	if got := doubtsOf("channel-pusher-4711"); got != nil { // what clients put there by themselves
+		t.Errorf("found %+v in another's metadata", got)
 	}
 }
 

@@ -85,7 +85,7 @@ func (q *Queue) answerGrant(j *Request, i int, r *adapter.ItemResult, busyUntil,
 		q.sendAgain(it, busyUntil, now)
 	default:
 		j.problem(i, "unknown")
-		q.wonder(it, "no_answer", "the channel's answer says nothing of this item", j, i, now, q.late)
+		q.wonder(it, "no_answer", "the channel's answer says nothing of this item", j, i, now, now.Add(q.late))
 	}
 }
 
@@ -264,7 +264,7 @@ func (q *Queue) failed(j *Request, err error, now time.Time) {
 			q.readAgain(it, at, now)
 		case ce.Kind == adapter.Uncertain && it.grant != nil:
 			j.problem(i, "unknown")
-			q.wonder(it, ce.Kind.String(), ce.Error(), j, i, now, q.late)
+			q.wonder(it, ce.Kind.String(), ce.Error(), j, i, now, now.Add(q.late))
 		case ce.Kind == adapter.Uncertain:
 			j.problem(i, "unknown")
 			q.unknown(it, ce.Kind.String(), ce.Error(), j, i, now)

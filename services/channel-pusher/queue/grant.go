@@ -72,10 +72,16 @@ func (q *Queue) open(it *item, now time.Time) {
 	it.sent, it.sentSeq = g.target, g.seq
 	switch {
 	case t.inherited && g.write.Operation != write.Read:
-		// It may have been under way when its request's owner stopped, and that request's time has to run out first.
+		// It may have been under way when its request's owner stopped, and that request's time has to run out first: counted from the first restart, as it is not sent again.
 		g.inherited = true
-		q.wonder(it, "restarted", "it may have been sent before a restart", nil, 0, now, q.timeout+q.late)
-		q.forerun(it, now)
+		since := now
+		if !t.doubted.IsZero() {
+			since = t.doubted
+		}
+		q.wonder(it, "restarted", "it may have been sent before a restart", nil, 0, now, since.Add(q.timeout+q.late))
+		if it.clearAt.After(now) {
+			q.forerun(it, now)
+		}
 	case q.ignoring:
 		q.giveUp(it, "no_channel", "nothing is written to the channel", now)
 	case q.paused():
@@ -313,7 +319,7 @@ func (q *Queue) sendAgain(it *item, at time.Time, now time.Time) {
 }
 
 // wonder tells that a granted write is in doubt, and waits until it can no longer be applied.
-func (q *Queue) wonder(it *item, code, detail string, j *Request, i int, now time.Time, window time.Duration) {
+func (q *Queue) wonder(it *item, code, detail string, j *Request, i int, now, until time.Time) {
 	g := it.grant
 	g.doubt, g.code, g.detail = true, code, detail
 	q.stats.Unknown++
@@ -323,8 +329,8 @@ func (q *Queue) wonder(it *item, code, detail string, j *Request, i int, now tim
 	}
 	q.inDoubt++
 	it.failures = 0
-	it.clear(now.Add(window))
-	q.delay(it, now.Add(window))
+	it.clear(until)
+	q.delay(it, later(it.clearAt, now))
 }
 
 // surmise closes a granted write in doubt: it can no longer be applied, and shown, where it could be read, tells what there is to know.

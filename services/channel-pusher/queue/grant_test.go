@@ -560,6 +560,108 @@ func TestRestartInDoubt(t *testing.T) {
 	}
 }
 
+// restart has the next process take over, with what was stored at that moment and the targets that are not settled.
+func (r *rig) restart(log ...allocation.Target) {
+	committed, end := r.p.Commit(), r.off
+	r.doubts = r.p.Doubts()
+	r.open(committed, end)
+	r.off = committed
+	for _, t := range log {
+		r.take(t)
+	}
+	if r.off != end {
+		r.t.Fatalf("%d targets from %d on were given, and there are %d", len(log), committed, end-committed)
+	}
+}
+
+// Restarts that follow one another closer than the late window do not keep a granted write in doubt for ever.
+func TestDoubtIsCountedFromTheFirstRestart(t *testing.T) {
+	granted := func(id string) allocation.Target {
+		return allocation.Target{SKU: "a", Quantity: 3, LevelVersion: 1, Mode: "strict", Write: &allocation.GrantedWrite{ID: id, Operation: catalog.Absolute, Quantity: 3}}
+	}
+	t.Run("again and again", func(t *testing.T) {
+		r := newRig(t, catalog.Channel{})
+		r.respond = func(*Request) answer { return answer{after: time.Hour} } // nobody lives to hear it
+		r.take(granted("w1"))
+		r.pass(time.Second)
+		for range 4 {
+			r.restart(granted("w1"))
+			r.pass((defaultTimeout + lateWindow + clocksOff) / 4)
+		}
+		r.respond = nil
+		if n := len(r.of("w1")); n != 4 {
+			t.Fatalf("told %d times of w1: %q", n, r.told("w1"))
+		}
+		r.restart(granted("w1"))
+		r.pass(time.Second)
+		if got := r.told("w1"); got[len(got)-1] != "unknown restarted settled shows 3" || r.count("w1") != 1 {
+			t.Errorf("sent %d times, told %q", r.count("w1"), got)
+		}
+	})
+	t.Run("one that came later", func(t *testing.T) { // it was sent by the process before, and its time begins with this one
+		r := newRig(t, catalog.Channel{})
+		r.respond = func(*Request) answer { return answer{after: time.Hour} }
+		b := allocation.Target{SKU: "b", Quantity: 1, LevelVersion: 1, Mode: "strict", Write: &allocation.GrantedWrite{ID: "w2", Operation: catalog.Absolute, Quantity: 1}}
+		r.take(granted("w1"))
+		r.pass(time.Second)
+		r.restart(granted("w1"))
+		r.pass(20 * time.Second)
+		r.take(b)
+		r.pass(time.Second)
+		r.restart(granted("w1"), b)
+		r.respond = nil
+		r.pass(10*time.Second + clocksOff)
+		r.want("w2", "unknown restarted")
+		if got := r.told("w1"); got[len(got)-1] != "unknown restarted settled shows 3" {
+			t.Errorf("told %q", got)
+		}
+		r.pass(defaultTimeout + lateWindow - clocksOff - 11*time.Second)
+		r.want("w2", "unknown restarted")
+		r.pass(2 * time.Second)
+		r.want("w2", "unknown restarted", "unknown restarted settled shows 1")
+	})
+	t.Run("what is stored stays short", func(t *testing.T) {
+		r := newRig(t, catalog.Channel{})
+		r.respond = func(*Request) answer { return answer{after: time.Hour} }
+		var log []allocation.Target
+		for i := range 3 * maxDoubts {
+			x := granted(fmt.Sprint("w", i))
+			x.SKU = fmt.Sprint("s", i)
+			log = append(log, x)
+			r.take(x)
+			r.pass(time.Second)
+			r.restart(log...)
+			r.pass(time.Millisecond)
+			if d := r.p.Doubts(); len(d) == 0 || len(d) > maxDoubts || d[len(d)-1].Before != int64(len(log)) {
+				t.Fatalf("after %d: %+v", i, d)
+			}
+		}
+	})
+}
+
+// A write in pooled mode that has to be sent again waits until it is known that no granted write followed it.
+func TestPooledTargetsWaitForWhatFollowedThem(t *testing.T) {
+	r := newRig(t, catalog.Channel{})
+	r.open(0, 3)
+	r.pooled("a", 8)
+	r.pooled("b", 5)
+	r.pass(time.Minute)
+	if len(r.sent) != 0 {
+		t.Errorf("sent %+v, and what comes next is not known", r.sent)
+	}
+	r.grant("a", "w1", catalog.Absolute, 0, 0, 0)
+	r.pass(time.Minute)
+	for _, x := range r.sent {
+		if x.item.ExternalID == "a" && x.item.Quantity == 8 {
+			t.Errorf("sent %+v under books", x)
+		}
+	}
+	if r.shown["b"] != 5 {
+		t.Error("b is not written")
+	}
+	r.want("w1", "unknown restarted", "unknown restarted settled shows 0")
+}
+
 // The write after one in doubt of a restart is granted only once the process before had told what became of it.
 func TestNextGrantEndsDoubtOfARestart(t *testing.T) {
 	r := newRig(t, catalog.Channel{})
@@ -671,6 +773,7 @@ func faults(t *testing.T, seed uint64) []string {
 		}
 		return answer{after: d}
 	}
+	committed := int64(-1)
 	books := make(map[string]*life)
 	skuOf := make(map[string]string)
 	read := 0
@@ -719,8 +822,11 @@ func faults(t *testing.T, seed uint64) []string {
 			}
 			give(allocation.Target{SKU: sku, Quantity: 5, Write: w})
 		}
-		if rng.IntN(150) == 0 { // a crash: requests under way go on at the channel, and nobody hears the answers
-			committed := r.p.Commit()
+		if rng.IntN(5) == 0 { // a commit
+			committed, r.doubts = r.p.Commit(), r.p.Doubts()
+		}
+		for crashed := rng.IntN(150) == 0; crashed; { // requests under way go on at the channel, and nobody hears the answers
+			crashed = false
 			old := r.q
 			for k := range r.todo {
 				do := r.todo[k].do
@@ -740,6 +846,13 @@ func faults(t *testing.T, seed uint64) []string {
 				r.off = x.off
 				target := x.t
 				r.take(target)
+				if x.off >= committed && rng.IntN(8) == 0 { // it does not come all at once
+					r.pass(time.Duration(rng.IntN(1500)) * time.Millisecond)
+					committed, r.doubts = r.p.Commit(), r.p.Doubts()
+				}
+				if crashed = rng.IntN(3*len(log)) == 0; crashed { // again, before all was taken
+					break
+				}
 			}
 			r.off = end
 		}

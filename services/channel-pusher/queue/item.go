@@ -21,6 +21,7 @@ type target struct {
 	decided         int64
 	withdrawn       bool
 	inherited       bool                     // of a granted write: whoever had the partition before may have sent it
+	doubted         time.Time                // of such a one: in doubt since then, as they told; zero: they did not
 	write           *allocation.GrantedWrite // nil in pooled mode
 	span            *trace.SpanContext       // nil when not traced
 }

@@ -43,6 +43,9 @@ const (
 
 // Next is the request to send now, or when to look again (zero: after the next target, answer or settings). It may have something to Report.
 func (q *Queue) Next(now time.Time) (*Request, time.Time) {
+	if q.catching > 0 {
+		q.catchUp(now)
+	}
 	for q.later.len() > 0 && !q.later.items[0].notBefore.After(now) {
 		it := q.later.items[0]
 		q.later.remove(it)

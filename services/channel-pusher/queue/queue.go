@@ -38,6 +38,7 @@ const (
 	lastBackoff  = 30 * time.Second
 	staleAtOnce  = 5                // compare-and-set retries before backing off
 	unknownHold  = 30 * time.Second // how long targets of a channel without settings are held
+	clocksOff    = 2 * time.Second  // how far the clock of another instance may be off
 	pauseHold    = 5 * time.Second  // how long a granted write waits for a pause to end before it is given up
 )
 
@@ -132,6 +133,7 @@ type Queue struct {
 	unsettled    int // results that are not durable yet
 	doubtful     int // items that are so
 	inDoubt      int // granted writes that are so
+	catching     int // partitions that are so
 	report       Report
 	limiter      *rate.Limiter
 	breaker      breaker

@@ -62,7 +62,7 @@ func BenchmarkWrite(b *testing.B) {
 			if err := q.Configure(&catalog.Channel{ID: "shop", Adapter: "http", MaxInFlight: 100}, &caps, now); err != nil {
 				b.Fatal(err)
 			}
-			p := q.Partition(0, -1, 0, now)
+			p := q.Partition(0, -1, 0, nil, now)
 			names := make([]string, skus)
 			for i := range names {
 				names[i] = fmt.Sprint("sku-", i)

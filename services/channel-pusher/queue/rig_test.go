@@ -77,7 +77,8 @@ type rig struct {
 	got     []write.Result
 	at      []time.Time // of got
 	respond func(*Request) answer
-	held    bool // results are not made durable
+	doubts  []Doubt // as stored, for the next process
+	held    bool    // results are not made durable
 	waiting []Report
 }
 
@@ -95,7 +96,7 @@ func newRig(t testing.TB, conf catalog.Channel) *rig {
 func (r *rig) open(settled, end int64) {
 	r.q = New("shop", testConfig(), r.now)
 	r.configure()
-	r.p = r.q.Partition(0, settled, end, r.now)
+	r.p = r.q.Partition(0, settled, end, r.doubts, r.now)
 }
 
 func (r *rig) configure() {

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -12,13 +13,17 @@ import (
 
 // Partition finds the queue's view of a partition of the channel's targets, or opens it. settled is the offset that the group had committed when the partition
 // came, negative when it had committed none: then nobody ever had it before. end is the partition's end at that time: whoever had it before
-// may have begun what is between the two.
-func (q *Queue) Partition(id int32, settled, end int64, now time.Time) *Partition {
+// may have begun what is between the two. doubts is what was stored with the offset.
+func (q *Queue) Partition(id int32, settled, end int64, doubts []Doubt, now time.Time) *Partition {
 	p := q.parts[id]
 	if p == nil {
 		p = &Partition{}
 		if settled >= 0 {
 			p.settled, p.next, p.inherited, p.since = settled, settled, end, now
+			if settled < end && end < math.MaxInt64 { // else nobody knows when it is caught up with
+				p.doubts, p.catching = slices.Clone(doubts), true
+				q.catching++
+			}
 		}
 		q.parts[id] = p
 	}
@@ -70,6 +75,10 @@ func (q *Queue) Take(p *Partition, offset int64, t *allocation.Target, span *tra
 	if it.external != external {
 		it.external, it.known = external, false
 	}
+	since := p.doubtedSince(offset)
+	if x.inherited {
+		x.doubted = since
+	}
 	if it.dirty && !q.supersede(it, p, seq, &x, now) {
 		return
 	}
@@ -77,7 +86,10 @@ func (q *Queue) Take(p *Partition, offset int64, t *allocation.Target, span *tra
 		q.place(it, &x, now)
 	} else if it.target.write == nil && !p.since.IsZero() && (!isNew || offset < p.inherited) {
 		// Whoever had the partition before may have sent a write in pooled mode that still lands.
-		it.clear(p.since.Add(q.timeout + q.late))
+		if since.IsZero() {
+			since = p.since
+		}
+		it.clear(since.Add(q.timeout + q.late))
 	}
 	it.target, it.seq, it.suspectSet = x, seq, false
 	switch {
@@ -123,6 +135,8 @@ func (q *Queue) supersede(it *item, p *Partition, seq int64, x *target, now time
 		q.settle(p, it.seq)
 		it.seq, it.target = seq, *x
 		return false
+	case waits && it.target.inherited && it.target.grants(): // it may have been sent, and what became of it was told before another was decided
+		q.settle(it.part, it.seq)
 	case waits:
 		q.pass(it)
 		if g == nil && it.place != underWay {
@@ -195,8 +209,29 @@ func (q *Queue) begin(it *item, now time.Time) {
 		q.open(it, now)
 	case q.ignoring:
 		q.dropTarget(it, now)
+	case it.part.catching: // a granted write may have followed, which this one must not undo
 	default:
 		q.makeReady(it, now)
+	}
+}
+
+// catchUp begins what waited until everything was known that whoever had a partition before may have begun.
+func (q *Queue) catchUp(now time.Time) {
+	n := 0
+	for _, p := range q.parts {
+		if p.catching && p.caughtUp() {
+			p.catching, p.sure = false, now
+			n++
+		}
+	}
+	if n == 0 {
+		return
+	}
+	q.catching -= n
+	for _, it := range slices.Clone(q.ring) {
+		if !it.gone && !it.part.catching && it.dirty && it.place == resting && it.grant == nil {
+			q.begin(it, now)
+		}
 	}
 }
 
@@ -370,6 +405,9 @@ func (q *Queue) Revoke(id int32, now time.Time) *Partition {
 		q.forget(it)
 	}
 	delete(q.parts, id)
+	if p.catching {
+		q.catching--
+	}
 	return p
 }
 
