@@ -39,13 +39,13 @@ type Backing struct {
 type Consent struct {
 	Component string
 	Grant     string // that it answers
-	Quantity  Units  // by which the allotment changes
+	Quantity  Units  // by which the allotment changes; that begins with what it comes to with all that was sold
 	Most      Units  // G, once it has
 }
 
-// asked says that the component's owner waits for an answer that is not given yet.
+// asked says that the component's owner waits for an answer that can be given: books may be read before the level that has the last answer, and that level says what is left.
 func (s *SKU) asked(b *Backing) bool {
-	return b.Grant != "" && Sequence(b.Grant) > b.Sequence && !slices.ContainsFunc(s.consents, func(c Consent) bool { return c.Grant == b.Grant })
+	return b.Grant != "" && Sequence(b.Grant) > b.Sequence && !slices.ContainsFunc(s.consents, func(c Consent) bool { return c.Component == b.Component })
 }
 
 // bound is G, and false where the component sets no bound: it is not in the books, or leaves them.
@@ -134,11 +134,14 @@ func (s *SKU) Answer(sold Units, of []Backing) (agreed []Consent) {
 			if free < -b.Change && s.Exposed() > 0 { // its channels are on their way down
 				continue
 			}
+			if free == 0 && b.Sold < sold*b.Quantity { // all of it was sold, as the component's log is yet to hear: to be asked again at once helps nobody
+				continue
+			}
 			c.Quantity = max(b.Change, -free)
 			c.Most = g + c.Quantity
 		default:
 			c.Most = max(used, b.Sold)
-			c.Quantity = c.Most - b.Sold
+			c.Quantity = c.Most // what of it was sold the log knows when it begins
 		}
 		s.consents = append(s.consents, c)
 	}

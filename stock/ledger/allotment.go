@@ -37,7 +37,27 @@ func (p *Partition) allot(s *SKU, e *event.Event) {
 		a.units = noAllotment
 		return
 	}
-	a.units = max(0, max(0, a.units)+e.Quantity)
+	was := max(0, a.units)
+	if _, bundle := event.BundleOf(e.Channel); bundle && a.units == noAllotment {
+		// Whoever has it begin knows what the bundle may come to have sold in all, and not how much of that is in this log by now.
+		was = -s.netSold(a.channel)
+	}
+	a.units = max(0, was+e.Quantity)
+}
+
+// netSold is what a channel has sold and not put back on sale.
+func (s *SKU) netSold(channel uint16) (units Units) {
+	for i := range s.sold {
+		if s.sold[i].channel == channel {
+			units += s.sold[i].units
+		}
+	}
+	for i := range s.restored {
+		if s.restored[i].channel == channel {
+			units -= s.restored[i].units
+		}
+	}
+	return units
 }
 
 // claim takes units out of the allotment of a channel, or puts them back. A channel that is held to none takes from what is available.

@@ -266,6 +266,17 @@ func (e *Engine) compose(s *SKU) {
 		e.made, k.backing = append(e.made, part), append(k.backing, b)
 	}
 	s.known = true
+	most, yielding, bound := s.books.Ceiling(k.sold, k.backing)
+	// What a component's log lacks of the bundle's sales is gone nevertheless. What it has and the bundle's own log lacks is still in the exposure of the bundle's channels.
+	ahead := allocation.Units(0)
+	for i, b := range k.backing {
+		lacks := k.sold*b.Quantity - b.Sold
+		if !bound {
+			lacks = max(0, lacks)
+		}
+		e.made[i].Unassigned += lacks
+		ahead = max(ahead, (b.Quantity-1-lacks)/b.Quantity)
+	}
 	e.shelves, s.unassigned = bundle.Stock(e.shelves[:0], e.made)
 	s.stock = s.stock[:0]
 	total := -s.unassigned
@@ -275,7 +286,6 @@ func (e *Engine) compose(s *SKU) {
 	}
 	at, n := bundle.Least(e.made)
 	k.detail = "made of " + bundle.Describe(of) + ": " + of[at].SKU + " is enough for " + fmt.Sprint(n)
-	most, yielding, bound := s.books.Ceiling(k.sold, k.backing)
 	if !bound {
 		s.books.Supply(total, 0)
 		return
@@ -285,12 +295,7 @@ func (e *Engine) compose(s *SKU) {
 	if yielding > 0 {
 		k.detail += fmt.Sprintf(", less %d that they ask back", yielding)
 	}
-	// A component's level may be ahead of the bundle's own: what it has sold for the bundle is still in the exposure of the bundle's channels.
-	ahead := allocation.Units(0)
-	for _, b := range k.backing {
-		ahead = max(ahead, (b.Sold-k.sold*b.Quantity+b.Quantity-1)/b.Quantity)
-	}
-	if ahead > 0 {
+	if ahead = min(ahead, n-total); ahead > 0 {
 		total += ahead
 		back := min(ahead, s.unassigned)
 		s.unassigned -= back

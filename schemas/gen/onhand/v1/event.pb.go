@@ -73,7 +73,8 @@ const (
 	// A reservation of several SKUs comes to nothing: what is held for it is given back.
 	EventKind_EVENT_KIND_RESERVATION_ABORTED EventKind = 21
 	// What a claim channel may still take was changed by a signed quantity: units were allotted to it, or at most what is left was taken back. From the first on,
-	// its reservations are decided against what is left, and its sales lower it.
+	// its reservations are decided against what is left, and its sales lower it. That of a bundle begins with all that it may come to have sold: what its component's log has by
+	// then is taken off.
 	EventKind_EVENT_KIND_ALLOTMENT_CHANGED EventKind = 22
 	// A claim channel is no longer held to an allotment: its reservations are decided against all that is available.
 	EventKind_EVENT_KIND_ALLOTMENT_ENDED EventKind = 23

@@ -781,7 +781,7 @@ type BundleConsent struct {
 	Component string `protobuf:"bytes,1,opt,name=component,proto3" json:"component,omitempty"`
 	// Id of the component's granted write that it answers.
 	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
-	// Signed units by which the bundle's allotment changes.
+	// Signed units by which the bundle's allotment changes; where it begins, most (below).
 	Quantity int64 `protobuf:"zigzag64,3,opt,name=quantity,proto3" json:"quantity,omitempty"`
 	// Until the component's level has that: most units of the component that the bundle may come to have sold, all in all.
 	Most          int64 `protobuf:"zigzag64,4,opt,name=most,proto3" json:"most,omitempty"`
