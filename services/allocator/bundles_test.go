@@ -41,7 +41,7 @@ func TestBundlesShowWhatTheirComponentsMake(t *testing.T) {
 	// Its own level says what it sold, and nothing of stock.
 	own := &ledger.Level{SKU: "GIFT", Version: 1, SourceOffset: 5, ReceivedAt: 9, OldestReceivedAt: 9, Sold: []ledger.ChannelUnits{{Channel: "bundle:GIFT", Units: 1}, {Channel: "shop", Units: 1}}}
 	sold := level("TEA", 3, 5)
-	sold.Unassigned = 2
+	sold.Unassigned, sold.Sold = 2, []ledger.ChannelUnits{{Channel: "bundle:GIFT", Units: 2}}
 	b.levels(own, sold)
 	b.shows(map[string]allocation.Units{"shop/GIFT": 1})
 	b.until("its sale is told", func() bool { return b.target("shop/GIFT").Sold == 1 })
