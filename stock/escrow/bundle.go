@@ -31,6 +31,7 @@ type Backing struct {
 	Left      Units // of the allotment
 	Sequence  int64 // of its last change in the level
 	Phase     Phase // how the component is kept
+	Strict    bool  // by its rules it is to be in the books, whatever is known of them yet
 	Grant     string
 	Change    Units // what the component's owner asks for by Grant, when that is not empty: to be taken in (0), or to have units back (negative)
 }
@@ -58,7 +59,7 @@ func (s *SKU) bound(b *Backing, sold Units) (g Units, ok bool) {
 	switch {
 	case b.Held:
 		return b.Left + b.Sold, true
-	case b.Phase == Strict: // it is about to be taken in: no more than may be sold already
+	case b.Strict || b.Phase == Strict: // it is about to be taken in: no more than may be sold already
 		return (sold + s.Exposed()) * b.Quantity, true
 	}
 	return 0, false

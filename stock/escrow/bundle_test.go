@@ -38,6 +38,7 @@ type kitModel struct {
 	layouts  [3]*allocation.Layout
 	d        escrow.Decider
 	parts    int           // components: 1 or 2
+	adaptive bool          // to the bundle, what is not in the books yet bounds nothing
 	more     units         // there is of C than of A
 	apart    bool          // owners decide in steps of their own, after any number of records; else with each record
 	tick     int64         // what waits for time waits for some of them
@@ -212,7 +213,7 @@ func (m *kitModel) backing(w *kitWorld) []escrow.Backing {
 	for i := range out {
 		l, b := &x.levels[i], &x.books[i]
 		out[i] = escrow.Backing{Component: sideSKUs[i], Quantity: m.quantity[i], Sold: l.inBundle, Held: l.held, Left: l.left, Sequence: l.sequence,
-			Phase: b.phase, Grant: b.grant, Change: b.change}
+			Phase: b.phase, Strict: !m.adaptive, Grant: b.grant, Change: b.change}
 	}
 	return out
 }

@@ -356,10 +356,11 @@ type kitSpace struct {
 	a, c    units // in one bundle; c is 0 for a bundle of A alone
 	onHand  units // of each component
 	more    units // of C than of A
+	shown   units // at each marketplace, before there were books
 	kinds   [3][]kind
 	apart   bool // turns are steps of their own: any number of records is taken in before each
 	settled bool // it begins with all in the books; else with marketplaces that the books know nothing of
-	unread  bool // it begins with all in the books but A for the bundle, which sells by what C has allotted to it
+	unread  bool // components are adaptive, and it begins with all in the books but A for the bundle, which sells by what C has allotted to it
 	engine  bool // turns are the engine's
 	long    bool // left out beside the race detector, and in short tests
 	set     func(*kitWorld)
@@ -367,11 +368,11 @@ type kitSpace struct {
 
 func (x *kitSpace) start() (*kitModel, *kitWorld) {
 	m := newKitModel(x.a, x.c, x.kinds)
-	m.apart, m.more = x.apart, x.more
+	m.apart, m.more, m.adaptive = x.apart, x.more, x.unread
 	if x.engine {
 		m.useEngine()
 	}
-	w := m.start(x.onHand, 0)
+	w := m.start(x.onHand, x.shown)
 	if x.settled || x.unread {
 		m.settle(w, x.unread)
 	}
@@ -400,6 +401,8 @@ func kitSpaces() []kitSpace {
 		{name: "one component, a receipt", a: 1, onHand: 1, kinds: [3][]kind{of(cas), nil, of(cas)}, set: receipt, long: true},
 		{name: "one component, a pause", a: 1, onHand: 1, kinds: [3][]kind{of(cas), nil, of(cas)}, set: pause},
 		{name: "one component, a pause of two units", a: 1, onHand: 2, kinds: [3][]kind{of(cas), nil, of(cas)}, set: pause, settled: true, long: true},
+		{name: "one component, sold before there were books", a: 1, onHand: 2, shown: 1, kinds: [3][]kind{of(cas), nil, of(cas)}},
+		{name: "one component, sold before there were books, absolute", a: 1, onHand: 2, shown: 1, kinds: [3][]kind{of(absolute), nil, of(absolute)}, long: true},
 		{name: "one component, three units", a: 1, onHand: 3, kinds: [3][]kind{of(cas), nil, of(cas)}, settled: true},
 		{name: "two of one component in a bundle", a: 2, onHand: 3, kinds: [3][]kind{of(cas), nil, of(cas)}},
 		{name: "two of one component in a bundle, a crash", a: 2, onHand: 3, kinds: [3][]kind{of(cas), nil, of(cas)}, set: crash, settled: true},
@@ -417,6 +420,7 @@ func kitSpaces() []kitSpace {
 		{name: "turns apart, two in a bundle", a: 2, onHand: 3, kinds: [3][]kind{of(cas), nil, of(cas)}, apart: true, long: true},
 		// Two components, in partitions of their own.
 		{name: "two components", a: 1, c: 1, onHand: 1, kinds: [3][]kind{nil, nil, of(cas)}},
+		{name: "two components, sold before there were books", a: 1, c: 1, onHand: 1, shown: 1, kinds: [3][]kind{nil, nil, of(cas)}},
 		{name: "two components, one of them sold by itself", a: 1, c: 1, onHand: 1, kinds: [3][]kind{of(cas), nil, of(cas)}, long: true},
 		{name: "two components, both sold by themselves", a: 1, c: 1, onHand: 1, kinds: [3][]kind{of(cas), of(cas), of(cas)}, settled: true},
 		{name: "two components, two units", a: 1, c: 1, onHand: 2, kinds: [3][]kind{of(cas), nil, of(cas)}, settled: true},

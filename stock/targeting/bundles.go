@@ -248,7 +248,7 @@ func (e *Engine) compose(s *SKU) {
 			return
 		}
 		part := bundle.PartOf(c, x.level)
-		b := escrow.Backing{Component: c.SKU, Quantity: c.Quantity}
+		b := escrow.Backing{Component: c.SKU, Quantity: c.Quantity, Strict: e.strictPart(c.SKU)}
 		if x.books != nil {
 			b.Phase = x.books.Phase
 			b.Grant, b.Change = x.books.Asks(channel)
@@ -330,10 +330,8 @@ func (e *Engine) guarantee(s *SKU, rules *allocation.Rules) *allocation.Rules {
 			g = allocation.Strict
 		}
 	}
-	for _, b := range e.uses[s.id] {
-		if e.base.plan.Rules(b, e.listing(b)).Guarantee == allocation.Strict {
-			g = allocation.Strict
-		}
+	if g != allocation.Strict && len(e.uses[s.id]) > 0 && e.strictPart(s.id) {
+		g = allocation.Strict
 	}
 	if g == rules.Guarantee {
 		return rules
@@ -341,6 +339,12 @@ func (e *Engine) guarantee(s *SKU, rules *allocation.Rules) *allocation.Rules {
 	e.stricter = *rules
 	e.stricter.Guarantee = g
 	return &e.stricter
+}
+
+// strictPart says that a component is strict, by its rules or those of one of its bundles.
+func (e *Engine) strictPart(sku string) bool {
+	strict := func(sku string) bool { return e.base.plan.Rules(sku, e.listing(sku)).Guarantee == allocation.Strict }
+	return strict(sku) || slices.ContainsFunc(e.uses[sku], strict)
 }
 
 // offersOf is the channels that list a bundle, by the plan in force. The result is valid until the next call.
