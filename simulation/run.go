@@ -41,6 +41,7 @@ type Config struct {
 	Check      bool         // verify the invariants of strict after everything that happens
 	Workers    int          // seeds at a time
 	unnamed    bool         // for tests: shops that ask do not say who they are, so that no allotment binds them
+	noLosses   bool         // for tests: no count finds less than there should be
 	trustAcks  bool         // for tests: exposure falls when a write is acknowledged, whatever was sold unseen
 	Queue      queue.Config // of the pushers; its Instance and Seed are the world's
 }

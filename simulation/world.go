@@ -319,6 +319,9 @@ func (w *world) shelfMoves(i int) {
 	v := &w.sc.moves[i]
 	units := int64(v.units)
 	if v.count {
+		if w.cfg.noLosses {
+			units = max(units, 0)
+		}
 		units = max(units, -w.shelf[v.sku])
 		w.lost[v.sku] += max(0, -units)
 	}

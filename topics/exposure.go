@@ -13,7 +13,7 @@ import (
 func (c *Codec) AppendBooks(dst []byte, x *escrow.Snapshot, decidedAt int64) []byte {
 	m := onhandv1.ExposureBooks{
 		Sku: x.SKU, Phase: onhandv1.ExposurePhase(x.Phase), LevelSeen: x.Seen, LevelVersion: x.Version, Available: int64(x.Available), Sequence: x.Seq,
-		CalmSinceUs: x.Calm, Shortage: int64(x.Shortage), DecidedAtUs: decidedAt, Channels: make([]*onhandv1.ChannelExposure, len(x.Channels)),
+		CalmSinceUs: x.Calm, Shortage: int64(x.Shortage), Held: x.Held, DecidedAtUs: decidedAt, Channels: make([]*onhandv1.ChannelExposure, len(x.Channels)),
 	}
 	channels := make([]onhandv1.ChannelExposure, len(x.Channels)) // one allocation for all
 	for i := range x.Channels {
@@ -31,6 +31,7 @@ func (c *Codec) AppendBooks(dst []byte, x *escrow.Snapshot, decidedAt int64) []b
 		d.InFlight, d.Unresolved, d.RestockedSince, d.SoldSince, d.WatermarkUs = b.InFlight, b.Unresolved, int64(b.Restocked), int64(b.Seen), b.Watermark
 		d.Share, d.Failures, d.Stale, d.RetryAtUs, d.InDoubt, d.Suspect, d.Retiring = int64(s.Share), int32(s.Failures), int32(s.Stale), s.Retry, s.Doubt, s.Suspect, s.Retiring
 		d.SinceUs, d.Stranger = s.Since, s.Stranger
+		d.Surplus, d.SurplusAtUs, d.SurplusCause, d.SurplusShown, d.CountedTwice = int64(s.Surplus), s.SurplusAt, s.SurplusCause, s.SurplusShown, int64(s.Twice)
 		for _, f := range b.Fences {
 			d.Fences = append(d.Fences, &onhandv1.ExposureFence{
 				AtUs: f.At, Raised: int64(f.Raised), Sold: int64(f.Sold), Shown: int64(f.Shown), Credit: int64(f.Credit), Anchored: f.Anchor,
@@ -64,7 +65,7 @@ func DecodeBooksAt(value []byte) (x *escrow.Snapshot, decidedAt int64, err error
 	}
 	x = &escrow.Snapshot{
 		SKU: m.Sku, Phase: escrow.Phase(m.Phase), Seen: m.LevelSeen, Version: m.LevelVersion, Available: escrow.Units(m.Available), Seq: m.Sequence,
-		Calm: m.CalmSinceUs, Shortage: escrow.Units(m.Shortage), Channels: make([]escrow.ChannelSnapshot, len(m.Channels)),
+		Calm: m.CalmSinceUs, Shortage: escrow.Units(m.Shortage), Held: m.Held, Channels: make([]escrow.ChannelSnapshot, len(m.Channels)),
 	}
 	for i, s := range m.Channels {
 		d := &x.Channels[i]
@@ -78,6 +79,7 @@ func DecodeBooksAt(value []byte) (x *escrow.Snapshot, decidedAt int64, err error
 		d.Booked, d.ExternalID, d.Grant, d.Share, d.Failures, d.Stale = true, s.ExternalId, s.OpenWrite, escrow.Units(s.Share), int(s.Failures), int(s.Stale)
 		d.Retry, d.Doubt, d.Suspect, d.Retiring = s.RetryAtUs, s.InDoubt, s.Suspect, s.Retiring
 		d.Since, d.Stranger = s.SinceUs, s.Stranger
+		d.Surplus, d.SurplusAt, d.SurplusCause, d.SurplusShown, d.Twice = escrow.Units(s.Surplus), s.SurplusAtUs, s.SurplusCause, s.SurplusShown, escrow.Units(s.CountedTwice)
 		d.Books = exposure.State{
 			E: escrow.Units(s.Exposure), Open: s.ExposureUnknown, Belief: escrow.Units(s.Shown), Known: s.ShownKnown,
 			Write: exposure.Write{

@@ -98,7 +98,7 @@ func (s *Service) observe() (stop func(), err error) {
 	add("onhand_allocator_exposure_open_writes", "Granted writes without a result.", &c.open, false)
 	add("onhand_allocator_exposure_least_slack_units", "Smallest margin of what is available over what is exposed, of any SKU today.", &c.slack, false)
 	add("onhand_allocator_exposure_checks", "Times today that the invariant was checked.", &c.checked, false)
-	add("onhand_allocator_exposure_breaches", "Of these, with less available than exposed.", &c.breaches, false)
+	add("onhand_allocator_exposure_breaches", "Of these, with less available than exposed, but for cancelled units that a channel put on sale again by itself before they were told.", &c.breaches, false)
 	add("onhand_allocator_settings_version", "Version of the settings in force.", &c.settings, false)
 	if err != nil {
 		return nil, err

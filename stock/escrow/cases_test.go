@@ -166,18 +166,155 @@ func TestRaisedByHand(t *testing.T) {
 	}
 }
 
-// TestChannelOversells: a sale beyond exposure is an alert, and a look at the channel.
+// TestChannelOversells: a sale beyond exposure is a look at the channel, and an alert once its order watermark says that no cancellation explains it.
 func TestChannelOversells(t *testing.T) {
-	d := newDesk(t, 1, allocation.Strict, casOnly, casOnly)
+	for name, after := range map[string]func(*desk){
+		"its watermark passes":   func(d *desk) { d.in.Marks[0] = d.in.Now + 10_000_000 },
+		"its watermark stands":   func(d *desk) { d.in.Now += 901_000_000 },
+		"it has none":            func(d *desk) { d.in.Marks[0], d.in.Version = 0, 2 },
+		"the rule ends":          func(d *desk) { d.in.Rules.Guarantee, d.in.Version = allocation.NoGuarantee, 2 },
+		"it is listed no longer": func(d *desk) { d.in.Offers, d.in.Version, d.in.Marks[0] = d.in.Offers[1:], 2, d.in.Now+10_000_000 },
+	} {
+		d := newDesk(t, 1, allocation.Strict, casOnly, casOnly)
+		d.settle()
+		d.shown["aA"] = 0
+		d.level(0, "a", event.SaleRecorded)
+		d.level(-1, "a", event.SaleRecorded)
+		out := d.decide()
+		if len(d.alerts) > 0 {
+			t.Errorf("%s: alerts at once: %+v", name, d.alerts)
+		}
+		if len(out.Grants) == 0 || out.Grants[0].Write.Operation != write.Read {
+			t.Errorf("%s: grants %+v", name, out.Grants)
+		}
+		x := d.s.Snapshot() // a restart forgets nothing of it
+		d.s = escrow.Restore(&x)
+		for key, g := range d.open { // answered, before the watermark moves
+			d.s.Result(&escrow.Result{ID: g.ID, Channel: g.Channel, Outcome: write.Applied, AckedAt: d.in.Now, Shown: d.shown[key], ShownKnown: true}, 0)
+			delete(d.open, key)
+		}
+		d.decide()
+		if len(d.alerts) > 0 {
+			t.Errorf("%s: alerts before: %+v", name, d.alerts)
+		}
+		after(d)
+		d.decide()
+		d.answer()
+		d.decide()
+		if a := d.alerted(escrow.Breach); a == nil || a.Channel != "a" || a.Units != 1 || a.Cause != "e1" {
+			t.Errorf("%s: alerts %+v", name, d.alerts)
+		}
+		n := len(d.alerts)
+		d.in.Now += 2_000_000_000
+		d.decide()
+		if len(d.alerts) != n {
+			t.Errorf("%s: told again: %+v", name, d.alerts[n:])
+		}
+	}
+}
+
+// TestRestockedUnitIsNoAlert: a channel puts a cancelled unit on sale again by itself, and sells or shows it before anybody has heard of the cancellation.
+func TestRestockedUnitIsNoAlert(t *testing.T) {
+	restored := func(d *desk, available units) {
+		d.in.Stock[0].Available = available
+		d.s.Level(&escrow.Level{Version: d.s.Version() + 1, Previous: d.s.Version(), Available: available, At: d.in.Now, Event: "e2", Kind: event.SaleCancelled,
+			Counters: []escrow.Counter{{Channel: "a", Sold: d.sold["a"], Restored: 1}}})
+	}
+	for _, k := range []kind{cas, casOnly, absolute, readable, delta, tellsIt} {
+		t.Run("it was sold", func(t *testing.T) {
+			d := newDesk(t, 4, allocation.Strict, k, cas)
+			d.settle()
+			for d.shown["aA"] > 0 {
+				d.shown["aA"]--
+				d.level(d.in.Stock[0].Available-1, "a", event.SaleRecorded)
+				d.decide()
+			}
+			d.shown["aA"]++ // it restocks
+			d.shown["aA"]-- // and sells
+			d.level(d.in.Stock[0].Available-1, "a", event.SaleRecorded)
+			d.decide()
+			restored(d, d.in.Stock[0].Available+1)
+			d.answer()
+			d.settle()
+			d.in.Now += 1_000_000_000
+			d.answer()
+			d.settle()
+			if len(d.alerts) > 0 {
+				t.Errorf("%+v: alerts %+v", k, d.alerts)
+			}
+			if d.s.Exposed() > d.s.Available() {
+				t.Errorf("%+v: %d exposed of %d", k, d.s.Exposed(), d.s.Available())
+			}
+		})
+		if !k.api.Reads {
+			continue
+		}
+		t.Run("it was seen", func(t *testing.T) {
+			d := newDesk(t, 4, allocation.Strict, k, cas)
+			d.settle()
+			d.shown["aA"]++ // more than it was exposed to
+			d.level(d.in.Stock[0].Available+8, "", event.ReceiptReceived)
+			for range 3 {
+				d.decide()
+				marks := append([]int64(nil), d.in.Marks...)
+				d.answer()
+				copy(d.in.Marks, marks)
+			}
+			restored(d, d.in.Stock[0].Available+1)
+			d.answer()
+			d.settle()
+			d.in.Now += 1_000_000_000
+			d.answer()
+			d.settle()
+			if len(d.alerts) > 0 {
+				t.Errorf("%+v: alerts %+v", k, d.alerts)
+			}
+		})
+	}
+}
+
+// TestCancellationBeforeItsSale: a channel sells and puts the cancelled unit on sale again, and the cancellation is seen first: the two together change nothing.
+func TestCancellationBeforeItsSale(t *testing.T) {
+	d := newDesk(t, 4, allocation.Strict, casOnly, casOnly)
 	d.settle()
-	d.level(0, "a", event.SaleRecorded)
-	d.level(-1, "a", event.SaleRecorded)
-	out := d.decide()
-	if a := d.alerted(escrow.Breach); a == nil || a.Channel != "a" || a.Units != 1 {
+	level := func(k event.Kind, sold, restored units) {
+		d.s.Level(&escrow.Level{Version: d.s.Version() + 1, Previous: d.s.Version(), Available: 4, At: d.in.Now, Event: "e2", Kind: k,
+			Counters: []escrow.Counter{{Channel: "a", Sold: sold, Restored: restored, EarliestAt: d.in.Now}}})
+		d.decide()
+	}
+	level(event.SaleCancelled, 0, 1)
+	if d.s.Exposed() != 5 {
+		t.Errorf("%d exposed", d.s.Exposed())
+	}
+	level(event.SaleRecorded, 1, 1)
+	if len(d.alerts) > 0 || d.s.Exposed() != 4 {
+		t.Errorf("%d exposed, alerts %+v", d.s.Exposed(), d.alerts)
+	}
+	d.in.Stock[0].Available = 2
+	d.level(2, "", event.StockCounted) // nothing is left of what was allowed for
+	d.decide()
+	if a := d.alerted(escrow.Shortage); a == nil || a.Units != 2 {
 		t.Errorf("alerts %+v", d.alerts)
 	}
-	if len(out.Grants) == 0 || out.Grants[0].Write.Operation != write.Read {
-		t.Errorf("grants %+v", out.Grants)
+}
+
+// TestCountBesideARestock: what a cancellation may explain hides nothing of what a count takes.
+func TestCountBesideARestock(t *testing.T) {
+	d := newDesk(t, 4, allocation.Strict, casOnly, casOnly)
+	d.settle()
+	for d.shown["aA"] > 0 {
+		d.shown["aA"]--
+		d.level(d.in.Stock[0].Available-1, "a", event.SaleRecorded)
+	}
+	d.level(d.in.Stock[0].Available-1, "a", event.SaleRecorded) // one more than it showed
+	d.decide()
+	if len(d.alerts) > 0 {
+		t.Errorf("alerts %+v", d.alerts)
+	}
+	d.level(0, "", event.StockCounted)
+	d.decide()
+	if a := d.alerted(escrow.Shortage); a == nil || a.Units != 1 || !strings.Contains(a.Message, "stock_counted") {
+		t.Errorf("alerts %+v", d.alerts)
 	}
 }
 

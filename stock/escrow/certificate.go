@@ -6,7 +6,7 @@ type Certificate struct {
 	Day        string // UTC, 2006-01-02
 	Partition  int32
 	Checked    int64  // times that the invariant was checked
-	LeastSlack Units  // by which available exceeded exposure, at the least; nothing when Checked is 0
+	LeastSlack Units  // by which available exceeded exposure, at the least, but for cancelled units that a channel put on sale again before they were told; nothing when Checked is 0
 	Tightest   string // the SKU where that was
 	TightestAt int64  // when, caller's clock
 	Breaches   int64  // checks that found less available than exposed
@@ -26,7 +26,7 @@ func (c *Certificate) Check(s *SKU, granted int, now int64) {
 		c.Unknown++
 		return
 	}
-	slack := s.available - s.Exposed()
+	slack := s.available - s.Exposed() + s.explained()
 	if slack < 0 {
 		c.Breaches++
 	}

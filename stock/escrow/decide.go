@@ -57,7 +57,11 @@ func (s *SKU) Quiet(in *Input) bool {
 	}
 	if s.settling && s.phase != Pooled {
 		for i := range s.channels {
-			if b := s.channels[i].book; b != nil && b.seller >= 0 && b.Settling() && mark(in, b.seller) >= b.SettlesAt() {
+			b := s.channels[i].book
+			if b == nil || b.seller < 0 {
+				continue
+			}
+			if m := mark(in, b.seller); b.Settling() && m >= b.SettlesAt() || b.surplus.units > 0 && m >= b.surplus.at {
 				return false
 			}
 		}
@@ -100,6 +104,7 @@ func (d *Decider) Decide(s *SKU, in *Input) *Decision {
 	}
 	was := s.phase
 	d.phase()
+	d.surpluses()
 	if s.phase == Strict {
 		d.plan()
 		d.act()
@@ -182,7 +187,7 @@ func (d *Decider) phase() {
 	}
 	switch {
 	case want && s.phase != Strict:
-		s.calm = 0
+		s.calm, s.held = 0, false
 		s.phase = Strict
 		s.seq = max(s.seq, in.Now)
 	case !want && s.phase == Strict:
@@ -197,8 +202,35 @@ func (d *Decider) phase() {
 	if s.phase == Leaving && s.open == 0 {
 		s.phase, s.calm, s.shortage, s.settling = Pooled, 0, 0, false
 		for i := range s.channels {
+			if b := s.channels[i].book; b != nil && b.surplus.units > 0 { // nothing will explain it any more
+				s.tell(&s.channels[i])
+			}
 			s.channels[i].book = nil
 		}
+	}
+}
+
+// surpluses tells of what channels sold or showed beyond their exposure, once no cancellation can explain it, or when nobody knows.
+func (d *Decider) surpluses() {
+	s, in := d.s, d.in
+	for i := range s.channels {
+		c := &s.channels[i]
+		if c.book == nil || c.book.surplus.units == 0 {
+			continue
+		}
+		x := &c.book.surplus
+		if x.at == 0 {
+			x.at = in.Now + in.Skew
+			s.keep = true
+		}
+		m := mark(in, c.book.seller)
+		if until := x.at + stuckAfter; m > 0 && m < x.at && in.Now < until {
+			s.settling = true
+			d.wakeAt(until)
+			continue
+		}
+		s.tell(c)
+		s.keep = true
 	}
 }
 
@@ -387,7 +419,7 @@ func (s *SKU) booked(id string) *book {
 // empty says that a listing shows nothing, and has nothing to report.
 func (d *Decider) empty(b *book) bool {
 	shown, known := b.Shown()
-	return !b.Open() && b.Exposure() == 0 && known && shown == 0 && b.grant == "" && !b.Settling()
+	return !b.Open() && b.Exposure() == 0 && known && shown == 0 && b.grant == "" && !b.Settling() && b.surplus.units == 0
 }
 
 // debts is what shared locations owe: sold there beyond what there was, to be served from elsewhere.
@@ -629,7 +661,7 @@ func (d *Decider) audit(p *plan, shown Units) bool {
 	case b.Open() || b.Settling():
 		return false
 	case e == shown && !b.suspect:
-		b.audit, b.audits = 0, 0
+		b.audit, b.audits, b.twice = 0, 0, 0
 		return false
 	case b.audit == 0:
 		b.audit = d.in.Now + auditAfter<<min(b.audits, 6)
@@ -812,17 +844,21 @@ func (d *Decider) lend() {
 func (d *Decider) shortage() {
 	if d.short() <= 0 {
 		d.s.shortage = 0
+		if !d.s.held && d.s.Guarded() {
+			d.s.held, d.s.keep = true, true
+		}
 		return
 	}
 	d.input.Bare = true
 	d.solver.Load(&d.input)
 	d.hold(true)
-	if n := d.short() - d.s.yielding; n > d.s.shortage {
+	switch n := d.short() - d.s.yielding - d.s.explained(); {
+	case n <= 0:
+		d.s.shortage = 0
+	case d.s.held && n > d.s.shortage: // before, it was pooled: each channel was told of all there was, and is lowered for that
 		d.s.shortage = n
 		d.s.alert(Alert{Kind: Shortage, Units: n, Cause: d.s.event, Message: "after " + d.s.kind.String() + ", channels may still sell " + num(n) +
 			" units more than there are; they are lowered at once, and what was sold before that is an oversell"})
-	} else if n <= 0 {
-		d.s.shortage = 0
 	}
 	d.input.Bare = false
 	d.solver.Load(&d.input)

@@ -196,6 +196,7 @@ type SKU struct {
 	claiming  bool // levels have told of allotments, or there are books of claim channels
 	settling  bool // a channel may have bounds that wait for its watermark
 	shortage  Units
+	held      bool // since it was taken into the books, no more was exposed than there was, once
 	event     string
 	kind      event.Kind
 	alerts    []Alert
@@ -227,6 +228,8 @@ type book struct {
 	retry    int64 // do not write before
 	doubt    bool  // E may be wrong: look, or begin anew
 	suspect  bool  // a restock may have been overwritten before it was seen: E may be too high
+	surplus  surplus
+	twice    Units // cancelled units that it put on sale again, and that E had in it before they were told: it is that much too high, until somebody looks
 	pooled   bool  // taken in from pooled: it was told to show all there was
 	since    int64 // when it was taken in
 	stuck    bool  // said so already
@@ -236,6 +239,47 @@ type book struct {
 	seller   int
 	offer    int // index in the input's offers; -1 when the channel no longer lists the SKU
 	retiring bool
+}
+
+// surplus is what a channel sold or showed beyond its exposure. A cancelled unit that it put on sale again by itself, and sold or told of before the cancellation was seen, looks like that; so nobody is
+// told before the order watermark says that no cancellation is missing.
+type surplus struct {
+	units Units  // not explained by a cancellation yet
+	at    int64  // the order watermark that passes it leaves none to come; 0: set by the next decision
+	cause string // the first event or write behind it
+	shown bool   // it was what the channel showed, not what it sold
+}
+
+// exceeds takes in that a channel had n units more than it was exposed to.
+func (s *SKU) exceeds(b *book, n Units, cause string, shown bool) {
+	if x := &b.surplus; x.units == 0 {
+		*x = surplus{cause: cause, shown: shown}
+	}
+	b.surplus.units += n
+	b.doubt, s.dirty, s.keep = true, true, true
+}
+
+// tell raises the alert of a surplus.
+func (s *SKU) tell(c *channel) {
+	x := &c.book.surplus
+	a := Alert{Kind: Breach, Channel: c.id, Units: x.units, Cause: x.cause,
+		Message: c.id + " sold " + num(x.units) + " more than it was exposed to: its number was raised by hand, or it sells beyond what it shows"}
+	if x.shown {
+		a.Kind = Raised
+		a.Message = c.id + " shows " + num(x.units) + " more than Onhand let it: its number was raised by hand"
+	}
+	s.alert(a)
+	*x = surplus{}
+}
+
+// explained is by how much less is available, or more is exposed, than there will be once all is seen: cancelled units that channels put on sale again by themselves, or may have.
+func (s *SKU) explained() (n Units) {
+	for i := range s.channels {
+		if b := s.channels[i].book; b != nil {
+			n += b.surplus.units + b.twice
+		}
+	}
+	return n
 }
 
 // Phase is how the SKU is kept now.
@@ -368,6 +412,8 @@ func (s *SKU) Level(l *Level) bool {
 	}
 	follows := l.Previous != 0 && l.Previous == s.version
 	expected := s.available
+	var last *book // of those that sold or restocked
+	var again Units
 	for i := range l.Counters {
 		n := &l.Counters[i]
 		c := s.channel(n.Channel)
@@ -381,9 +427,16 @@ func (s *SKU) Level(l *Level) bool {
 			continue
 		}
 		expected += max(0, restored) - max(0, sold)
+		last, again = b, max(0, restored)
 		if restored > 0 {
 			b.Restocked(restored)
 			b.suspect, s.dirty, s.keep = true, true, true
+			if n := min(restored, b.surplus.units); n > 0 {
+				b.twice += n
+				if b.surplus.units -= n; b.surplus.units == 0 {
+					b.surplus = surplus{}
+				}
+			}
 		}
 		if sold > 0 {
 			at := n.EarliestAt
@@ -391,9 +444,7 @@ func (s *SKU) Level(l *Level) bool {
 				at = 0
 			}
 			if breach := b.Sold(sold, at); breach > 0 {
-				b.doubt, s.dirty = true, true
-				s.alert(Alert{Kind: Breach, Channel: c.id, Units: breach, Cause: l.Event,
-					Message: c.id + " sold " + num(breach) + " more than it was exposed to: its number was raised by hand or by itself, or it sells beyond what it shows"})
+				s.exceeds(b, breach, l.Event, false)
 			}
 			if b.Exposure() <= b.low || b.Open() {
 				s.dirty = true
@@ -401,6 +452,14 @@ func (s *SKU) Level(l *Level) bool {
 		}
 	}
 	expected += s.claimed(l.Allotted)
+	if diff := expected - l.Available; last != nil && follows { // a cancellation that is seen before its sale: what it put back is exposed, and available only once the sale is seen
+		switch {
+		case diff > 0 && l.Kind == event.SaleCancelled:
+			last.twice += min(diff, again)
+		case diff < 0 && l.Kind == event.SaleRecorded:
+			last.twice -= min(-diff, last.twice)
+		}
+	}
 	if !s.seen || l.Available != expected {
 		s.dirty = true
 	}
@@ -480,9 +539,7 @@ func (s *SKU) Result(res *Result, skew int64) bool {
 		return false
 	}
 	if raised > 0 {
-		b.doubt = true
-		s.alert(Alert{Kind: Raised, Channel: c.id, Units: raised, Cause: r.ID,
-			Message: c.id + " shows " + num(raised) + " more than Onhand let it: its number was raised by hand, or it restocked a cancelled order that it has not reported yet"})
+		s.exceeds(b, raised, r.ID, true)
 	}
 	if done {
 		b.grant = ""

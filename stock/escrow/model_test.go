@@ -50,6 +50,7 @@ type truth struct {
 	answer   escrow.Result
 	paused   bool
 	claim    claim // of a channel that asks
+	pool     units // what a write of pooled mode sets it to that may still land, before what the books grant first is done; 0 when none may
 }
 
 func (w *world) clone() *world {
@@ -69,6 +70,12 @@ type model struct {
 	broken func(s *escrow.Snapshot, ch int, g *escrow.Grant)
 	// forget has a restart lose open grants.
 	forget bool
+	// takeover has the channels sell in pooled mode before.
+	takeover bool
+	// hasty has the first granted write sent while one of pooled mode may still land.
+	hasty bool
+	// unknown has a channel that was pooled count as one that nobody ever told of stock.
+	unknown bool
 }
 
 func newModel(ks ...kind) *model {
@@ -119,6 +126,9 @@ func (w *world) level(ch int, soldAt int64) {
 
 func (m *model) input(w *world) *escrow.Input {
 	in := &escrow.Input{Now: w.clock, Version: 1, Layout: m.layout, Rules: &m.rules, Stock: []allocation.Stock{{ID: "W", Available: w.last.Available}}}
+	if m.takeover && len(w.sku.Channels) > 0 { // no channel is waited for only because it is new
+		in.Now += 61_000_000
+	}
 	for i, k := range m.kinds {
 		in.APIs, in.Marks = append(in.APIs, k.api), append(in.Marks, w.at[i].mark)
 		in.Offers = append(in.Offers, escrow.Offer{Seller: i, ExternalID: "A", Paused: w.at[i].paused})
@@ -132,6 +142,19 @@ func (m *model) decide(w *world) *world {
 	out := m.d.Decide(s, m.input(w))
 	n := w.clone()
 	n.sku = s.Snapshot()
+	for i := range n.sku.Channels {
+		if m.takeover && !m.unknown {
+			n.sku.Channels[i].Stranger = false
+		}
+		if !m.takeover || n.twice != "" || !n.sku.Channels[i].Booked || !n.sku.Channels[i].Books.Open {
+			continue
+		}
+		for _, g := range out.Grants { // it may sell all there is
+			if g.Write.Quantity > g.Write.Expected || g.Write.Delta > 0 {
+				n.twice = fmt.Sprintf("%s is raised while nobody knows what %s shows", g.Channel, n.sku.Channels[i].Channel)
+			}
+		}
+	}
 	if s.Kept() || len(out.Grants) > 0 {
 		n.kept, n.undone = n.sku, nil
 	}
@@ -149,6 +172,7 @@ func (m *model) decide(w *world) *world {
 // restart is a crash: what was stored, the newest level, and the results that were not committed.
 func (m *model) restart(w *world) *world {
 	n := w.clone()
+	n.promised = n.promised && !m.takeover // it knows less than before of what was lowered, until it has read the watermarks again
 	x := w.kept
 	if m.forget {
 		x.Channels = slices.Clone(x.Channels)
@@ -175,6 +199,9 @@ func (m *model) result(w *world, ch int, r escrow.Result) {
 	}
 	w.undone = append(w.undone, r)
 	if r.Outcome != write.Unknown || r.Settled {
+		if !m.hasty { // it was sent, or given up, when nothing of pooled mode could land any more
+			w.at[ch].pool = 0
+		}
 		w.at[ch].open, w.at[ch].grant, w.at[ch].answer, w.at[ch].late = false, escrow.Grant{}, escrow.Result{}, false
 	}
 	w.clock++
@@ -280,6 +307,11 @@ func (m *model) channel(w *world, i int, visit func(string, *world)) {
 		n.at[i].mark = mark
 		visit(fmt.Sprintf("watermark of %s passes %d", name, mark), n)
 	}
+	if t.pool > 0 && (m.hasty || !t.open || t.late || t.stage == onItsWay) {
+		n := w.clone()
+		n.at[i].shown, n.at[i].pool = t.pool, 0
+		visit("a write of pooled mode lands at "+name, n)
+	}
 	if !t.open {
 		return
 	}
@@ -384,7 +416,7 @@ func (m *model) violation(w *world) string {
 	if !s.Guarded() || w.broken || backs > 0 {
 		return ""
 	}
-	if could > w.onHand && (w.promised || m.rules.Guarantee == allocation.Strict) { // adaptive lowers what it has taken in only then
+	if could > w.onHand && (w.promised || m.rules.Guarantee == allocation.Strict && !m.takeover) { // what pooled mode or adaptive promised is lowered first
 		return fmt.Sprintf("channels could still report %d of %d", could, w.onHand)
 	}
 	if w.promised && s.Exposed() > w.last.Available {
@@ -446,6 +478,7 @@ func (w *world) key(dst []byte, times []int64) ([]byte, []int64) {
 	for i := range w.at {
 		t := &w.at[i]
 		put(t.shown, t.back, t.told, t.sold, t.restored, units(t.stage), units(len(t.sales)))
+		put(t.pool)
 		put(t.claim.left, t.claim.given, t.claim.holds, w.last.Available)
 		flags(t.claim.allotted, t.claim.unseen)
 		for _, at := range t.sales {
@@ -531,6 +564,18 @@ func (m *model) explore(start *world) (states int, violation string) {
 	return len(seen), violation
 }
 
+// takenIn is a world whose channels sold in pooled mode: each was told of all there is, and may be told so once more.
+func takenIn(onHand units, ks ...kind) (*model, *world) {
+	m := newModel(ks...)
+	m.takeover = true
+	w := m.start(onHand)
+	w.grants, w.sales = 4, 2
+	for i := range w.at {
+		w.at[i].shown, w.at[i].pool = onHand-units(i), onHand
+	}
+	return m, w
+}
+
 // worlds are the small cases. What is left to happen bounds each.
 func worlds(race bool) (out []struct {
 	name  string
@@ -571,6 +616,16 @@ func worlds(race bool) (out []struct {
 		add("a 0 sent ahead, readable", 2, func(w *world) { w.aheads, w.losses, w.grants = 2, 1, 5 }, readable)
 		add("a 0 sent ahead, and a crash", 2, func(w *world) { w.aheads, w.losses, w.crashes = 1, 1, 1 }, cas)
 		add("a 0 sent ahead, two channels", 2, func(w *world) { w.aheads, w.losses, w.sales = 1, 1, 2 }, absolute, delta)
+		for _, k := range []kind{absolute, readable, cas, casOnly, delta, tellsIt} {
+			if k != cas && k != tellsIt {
+				add("taken in", 2, func(*world) {}, absolute, k)
+				out[len(out)-1].m, out[len(out)-1].start = takenIn(2, absolute, k)
+			}
+			add("taken in, a loss and a 0 ahead", 1, func(*world) {}, k)
+			m, w := takenIn(2, k)
+			w.losses, w.aheads, w.crashes = 1, 1, 1
+			out[len(out)-1].m, out[len(out)-1].start = m, w
+		}
 		// Adaptive with plenty: absolute channels are set to their part as they are taken in, not to 0.
 		for _, k := range []kind{absolute, casOnly} {
 			add("adaptive with plenty", 12, func(w *world) {
@@ -651,5 +706,28 @@ func TestWrongRulesAreCaught(t *testing.T) {
 			}
 			t.Logf("caught after %d states:\n%s", states, violation)
 		})
+	}
+}
+
+// TestWrongTakeoversAreCaught proves that the checker would notice a wrong way to take channels in that sold in pooled mode.
+func TestWrongTakeoversAreCaught(t *testing.T) {
+	for name, set := range map[string]func() (*model, *world){
+		"a write of pooled mode lands after the first that is granted": func() (*model, *world) {
+			m, w := takenIn(2, absolute, casOnly)
+			m.hasty = true
+			return m, w
+		},
+		"a channel that was pooled counts as new": func() (*model, *world) {
+			m, w := takenIn(24, absolute, casOnly)
+			m.unknown, w.sales = true, 1
+			return m, w
+		},
+	} {
+		m, w := set()
+		states, violation := m.explore(w)
+		if violation == "" {
+			t.Errorf("%s: %d states explored and it was not noticed", name, states)
+		}
+		t.Logf("%s: caught after %d states:\n%s", name, states, violation)
 	}
 }

@@ -99,7 +99,9 @@ type ExposureBooks struct {
 	// When it was written (allocator's clock), microseconds.
 	DecidedAtUs int64 `protobuf:"varint,10,opt,name=decided_at_us,json=decidedAtUs,proto3" json:"decided_at_us,omitempty"`
 	// Of a bundle: what it has agreed to with its components' owners and their levels do not say yet, ordered by component.
-	Consents      []*BundleConsent `protobuf:"bytes,11,rep,name=consents,proto3" json:"consents,omitempty"`
+	Consents []*BundleConsent `protobuf:"bytes,11,rep,name=consents,proto3" json:"consents,omitempty"`
+	// Since it was taken into the books, no more was exposed than there was, at least once.
+	Held          bool `protobuf:"varint,12,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,6 +213,13 @@ func (x *ExposureBooks) GetConsents() []*BundleConsent {
 	return nil
 }
 
+func (x *ExposureBooks) GetHeld() bool {
+	if x != nil {
+		return x.Held
+	}
+	return false
+}
+
 // ChannelExposure is the books of a SKU at one channel, in units.
 type ChannelExposure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -278,6 +287,16 @@ type ChannelExposure struct {
 	SinceUs int64 `protobuf:"varint,31,opt,name=since_us,json=sinceUs,proto3" json:"since_us,omitempty"`
 	// Onhand had not told it of stock when it was taken in.
 	Stranger bool `protobuf:"varint,32,opt,name=stranger,proto3" json:"stranger,omitempty"`
+	// Units that it sold or showed beyond its exposure, and that no cancellation explains yet.
+	Surplus int64 `protobuf:"zigzag64,33,opt,name=surplus,proto3" json:"surplus,omitempty"`
+	// The order watermark that passes this leaves no such cancellation to come, microseconds.
+	SurplusAtUs int64 `protobuf:"varint,34,opt,name=surplus_at_us,json=surplusAtUs,proto3" json:"surplus_at_us,omitempty"`
+	// The first event or write behind the surplus.
+	SurplusCause string `protobuf:"bytes,35,opt,name=surplus_cause,json=surplusCause,proto3" json:"surplus_cause,omitempty"`
+	// The surplus is what the channel showed, not what it sold.
+	SurplusShown bool `protobuf:"varint,36,opt,name=surplus_shown,json=surplusShown,proto3" json:"surplus_shown,omitempty"`
+	// Cancelled units that the channel put on sale again and that exposure has in it twice, until it is read.
+	CountedTwice int64 `protobuf:"zigzag64,37,opt,name=counted_twice,json=countedTwice,proto3" json:"counted_twice,omitempty"`
 	// It asks before it sells: exposure is what is left of its allotment, and writes to it are events in stock.events.
 	Claims bool `protobuf:"varint,40,opt,name=claims,proto3" json:"claims,omitempty"`
 	// It is held to an allotment, as the newest level says.
@@ -540,6 +559,41 @@ func (x *ChannelExposure) GetStranger() bool {
 	return false
 }
 
+func (x *ChannelExposure) GetSurplus() int64 {
+	if x != nil {
+		return x.Surplus
+	}
+	return 0
+}
+
+func (x *ChannelExposure) GetSurplusAtUs() int64 {
+	if x != nil {
+		return x.SurplusAtUs
+	}
+	return 0
+}
+
+func (x *ChannelExposure) GetSurplusCause() string {
+	if x != nil {
+		return x.SurplusCause
+	}
+	return ""
+}
+
+func (x *ChannelExposure) GetSurplusShown() bool {
+	if x != nil {
+		return x.SurplusShown
+	}
+	return false
+}
+
+func (x *ChannelExposure) GetCountedTwice() int64 {
+	if x != nil {
+		return x.CountedTwice
+	}
+	return 0
+}
+
 func (x *ChannelExposure) GetClaims() bool {
 	if x != nil {
 		return x.Claims
@@ -655,13 +709,13 @@ type ExposureCertificate struct {
 	Partition int32 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
 	// How often the invariant was checked: whenever something happened to a SKU whose exposure was known at all its channels.
 	Checked int64 `protobuf:"varint,3,opt,name=checked,proto3" json:"checked,omitempty"`
-	// Least units by which available exceeded exposure; valid when checked is not 0. Negative is a breach from outside, such as a count.
+	// Least units by which available exceeded exposure, but for cancelled units that a channel put on sale again by itself before they were told; valid when checked is not 0. Negative is a breach from outside, such as a count.
 	LeastSlack int64 `protobuf:"zigzag64,4,opt,name=least_slack,json=leastSlack,proto3" json:"least_slack,omitempty"`
 	// The SKU where that was.
 	TightestSku string `protobuf:"bytes,5,opt,name=tightest_sku,json=tightestSku,proto3" json:"tightest_sku,omitempty"`
 	// When that was (allocator's clock), microseconds.
 	TightestAtUs int64 `protobuf:"varint,6,opt,name=tightest_at_us,json=tightestAtUs,proto3" json:"tightest_at_us,omitempty"`
-	// Checks that found less available than exposed.
+	// Checks that found less available than exposed, but for cancelled units that a channel put on sale again by itself before they were told.
 	Breaches int64 `protobuf:"varint,7,opt,name=breaches,proto3" json:"breaches,omitempty"`
 	// Writes granted.
 	Granted int64 `protobuf:"varint,8,opt,name=granted,proto3" json:"granted,omitempty"`
@@ -851,7 +905,7 @@ var File_onhand_v1_exposure_proto protoreflect.FileDescriptor
 
 const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\n" +
-	"\x18onhand/v1/exposure.proto\x12\tonhand.v1\x1a\x15onhand/v1/write.proto\"\xa1\x03\n" +
+	"\x18onhand/v1/exposure.proto\x12\tonhand.v1\x1a\x15onhand/v1/write.proto\"\xb5\x03\n" +
 	"\rExposureBooks\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12.\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x18.onhand.v1.ExposurePhaseR\x05phase\x12\x1d\n" +
@@ -865,7 +919,8 @@ const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\bchannels\x18\t \x03(\v2\x1a.onhand.v1.ChannelExposureR\bchannels\x12\"\n" +
 	"\rdecided_at_us\x18\n" +
 	" \x01(\x03R\vdecidedAtUs\x124\n" +
-	"\bconsents\x18\v \x03(\v2\x18.onhand.v1.BundleConsentR\bconsents\"\xa2\b\n" +
+	"\bconsents\x18\v \x03(\v2\x18.onhand.v1.BundleConsentR\bconsents\x12\x12\n" +
+	"\x04held\x18\f \x01(\bR\x04held\"\xcf\t\n" +
 	"\x0fChannelExposure\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\tR\achannel\x12\x12\n" +
 	"\x04sold\x18\x02 \x01(\x12R\x04sold\x12\x1a\n" +
@@ -905,7 +960,12 @@ const file_onhand_v1_exposure_proto_rawDesc = "" +
 	"\bretiring\x18\x1d \x01(\bR\bretiring\x12\x18\n" +
 	"\asuspect\x18\x1e \x01(\bR\asuspect\x12\x19\n" +
 	"\bsince_us\x18\x1f \x01(\x03R\asinceUs\x12\x1a\n" +
-	"\bstranger\x18  \x01(\bR\bstranger\x12\x16\n" +
+	"\bstranger\x18  \x01(\bR\bstranger\x12\x18\n" +
+	"\asurplus\x18! \x01(\x12R\asurplus\x12\"\n" +
+	"\rsurplus_at_us\x18\" \x01(\x03R\vsurplusAtUs\x12#\n" +
+	"\rsurplus_cause\x18# \x01(\tR\fsurplusCause\x12#\n" +
+	"\rsurplus_shown\x18$ \x01(\bR\fsurplusShown\x12#\n" +
+	"\rcounted_twice\x18% \x01(\x12R\fcountedTwice\x12\x16\n" +
 	"\x06claims\x18( \x01(\bR\x06claims\x12\x1a\n" +
 	"\ballotted\x18) \x01(\bR\ballotted\"\x9a\x01\n" +
 	"\rExposureFence\x12\x13\n" +
