@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -18,7 +19,6 @@ import (
 	"github.com/onhand/onhand/catalogfile"
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/schemas"
-	"github.com/onhand/onhand/stock/bundle"
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/preview"
@@ -129,7 +129,7 @@ func (c *rulesDiffCmd) compare(ctx context.Context, file *catalogfile.File) (*di
 	}
 	d := &difference{Targets: []movedUnit{}}
 	sums := make(map[string]*moved)
-	p := preview.New(before, after)
+	p := preview.New(preview.Catalog{Settings: before, Listings: listings}, preview.Catalog{Settings: after, Listings: later})
 	var changes []preview.Change
 	levels := make(map[string]*ledger.Level, len(values))
 	for sku, value := range values {
@@ -140,14 +140,16 @@ func (c *rulesDiffCmd) compare(ctx context.Context, file *catalogfile.File) (*di
 			return nil, fmt.Errorf("level of %s: %w", sku, err)
 		}
 	}
+	skus := slices.Collect(maps.Keys(levels))
 	for sku, l := range later { // what can be sold of a bundle is in the levels of its components
-		if len(l.Components) > 0 {
-			levels[sku] = bundle.Level(sku, l.Components, func(c string) *ledger.Level { return levels[c] })
+		if len(l.Components) > 0 && levels[sku] == nil {
+			skus = append(skus, sku)
 		}
 	}
-	for sku, l := range levels {
+	level := func(sku string) *ledger.Level { return levels[sku] }
+	for _, sku := range skus {
 		d.SKUs++
-		changes = p.SKU(changes[:0], l, listings[sku], later[sku])
+		changes = p.SKU(changes[:0], sku, level)
 		for i := range changes {
 			x := &changes[i]
 			m := sums[x.Channel]

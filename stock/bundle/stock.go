@@ -70,20 +70,6 @@ func Stock(dst []Shelf, parts []Part) (shelves []Shelf, unassigned Units) {
 	return dst, unassigned
 }
 
-// Level is what the levels of a bundle's components make of it, as if it had stock of its own; level gives that of a SKU, and nil where there is none.
-func Level(sku string, of []catalog.Component, level func(string) *ledger.Level) *ledger.Level {
-	parts := make([]Part, len(of))
-	for i, c := range of {
-		parts[i] = PartOf(c, level(c.SKU))
-	}
-	shelves, unassigned := Stock(nil, parts)
-	out := &ledger.Level{SKU: sku, Unassigned: unassigned}
-	for _, s := range shelves {
-		out.Locations = append(out.Locations, ledger.LocationLevel{Location: s.Location, OnHand: s.Available})
-	}
-	return out
-}
-
 // Least is the component that allows the fewest bundles, and how many: its stock of all locations together.
 func Least(parts []Part) (at int, bundles Units) {
 	of := func(p *Part) (n Units) {

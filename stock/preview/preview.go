@@ -1,14 +1,16 @@
 // Package preview tells what other settings would make of the same stock: which targets would move, before anyone applies them.
 //
-// It compares what the rules make of what is available. Where exposure is kept in books, a channel may show less than that for a while, under the old
-// settings as under the new ones.
+// It compares what the rules make of what is available, as the allocator's engine (stock/targeting) finds it: of a bundle what its components make, less what their rules keep off all
+// channels. Where exposure is kept in books, a channel may show less than that for a while, under the old settings as under the new ones.
 package preview
 
 import (
 	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
+	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
+	"github.com/onhand/onhand/stock/targeting"
 )
 
 // Change is one target that would move, come or go.
@@ -22,39 +24,63 @@ type Change struct {
 	Steps         []allocation.Step // how the target after comes about; nil when the channel no longer lists the SKU
 }
 
+// Catalog is settings and who lists what, by SKU.
+type Catalog struct {
+	Settings *catalog.Settings
+	Listings map[string]*catalog.Listing
+}
+
 // side is one of the two catalogs, and what it makes of a SKU.
 type side struct {
-	plan   *catalog.Plan
-	solver allocation.Solver
-	input  allocation.Input
-	offers []catalog.Offer
-	stock  []allocation.Stock
+	Catalog
+	plan    *catalog.Plan
+	engine  *targeting.Engine
+	part    *targeting.Partition // of the SKU that is looked at
+	targets []targeting.Ruled
 }
 
 // Preview compares two catalogs. It keeps scratch memory between calls and so is for one goroutine.
 type Preview struct{ before, after side }
 
-// New compares the settings in force with others.
-func New(before, after *catalog.Settings) *Preview {
-	return &Preview{before: side{plan: catalog.Compile(before)}, after: side{plan: catalog.Compile(after)}}
+// New compares the catalog in force with another. The listings must not change meanwhile.
+func New(before, after Catalog) *Preview {
+	return &Preview{before: newSide(before), after: newSide(after)}
 }
 
-// SKU appends to dst the targets of a SKU that differ, in order of channel. A listing is nil where there is none.
-func (p *Preview) SKU(dst []Change, l *ledger.Level, before, after *catalog.Listing) []Change {
-	p.before.solve(l, before)
-	p.after.solve(l, after)
+func newSide(c Catalog) side {
+	s := side{Catalog: c, plan: catalog.Compile(c.Settings)}
+	s.engine = targeting.New(func(sku string) *catalog.Listing { return c.Listings[sku] }, escrow.DefaultSkew)
+	s.engine.Settings(s.plan)
+	for sku, l := range c.Listings {
+		if len(l.Components) > 0 {
+			s.engine.Index(sku, l)
+		}
+	}
+	return s
+}
+
+// SKU appends to dst the targets of a SKU that differ, in order of channel. level is what the ledger has of it, and of the components of a bundle; nil where it has nothing.
+func (p *Preview) SKU(dst []Change, sku string, level func(sku string) *ledger.Level) []Change {
+	p.before.solve(sku, level)
+	p.after.solve(sku, level)
+	modeBefore, modeAfter := p.before.mode(sku), p.after.mode(sku)
+	var why targeting.Answer // of the targets after, once it is asked for
+	explained := false
 	i, j := 0, 0
-	for i < len(p.before.offers) || j < len(p.after.offers) {
-		c := Change{SKU: l.SKU, ModeBefore: p.before.mode(), ModeAfter: p.after.mode()}
+	for i < len(p.before.targets) || j < len(p.after.targets) {
+		c := Change{SKU: sku, ModeBefore: modeBefore, ModeAfter: modeAfter}
 		was, is := p.before.channel(i), p.after.channel(j)
 		if was != "" && (is == "" || was <= is) {
-			c.Channel, c.Was, c.Before = was, true, p.before.solver.Target(i)
+			c.Channel, c.Was, c.Before = was, true, p.before.targets[i].Quantity
 			i++
 		}
 		if is != "" && (was == "" || is <= was) {
-			c.Channel, c.Is, c.After = is, true, p.after.solver.Target(j)
+			c.Channel, c.Is, c.After = is, true, p.after.targets[j].Quantity
 			if c.Was != c.Is || c.Before != c.After {
-				c.Steps = p.after.solver.Explain(nil, j)
+				if !explained {
+					why, explained = p.after.explain(sku), true
+				}
+				c.Steps = why.Channels[j].Steps
 			}
 			j++
 		}
@@ -62,37 +88,65 @@ func (p *Preview) SKU(dst []Change, l *ledger.Level, before, after *catalog.List
 			dst = append(dst, c)
 		}
 	}
+	p.before.forget(sku)
+	p.after.forget(sku)
 	return dst
 }
 
-// channel is the id of offer i, and empty past the last.
+// channel is the id of target i, and empty past the last.
 func (s *side) channel(i int) string {
-	if i >= len(s.offers) {
+	if i >= len(s.targets) {
 		return ""
 	}
-	return s.plan.Layout.SellerID(s.offers[i].Channel)
+	return s.targets[i].Channel
 }
 
 // mode is the name of what the rules ask for.
-func (s *side) mode() string {
-	if r := s.input.Rules; r.Guarantee != allocation.NoGuarantee {
+func (s *side) mode(sku string) string {
+	r := s.plan.Rules(sku, s.Listings[sku])
+	if r.Guarantee != allocation.NoGuarantee {
 		return r.Guarantee.String()
 	}
-	return s.input.Rules.Mode.String()
+	return r.Mode.String()
 }
 
-func (s *side) solve(l *ledger.Level, listing *catalog.Listing) {
-	s.offers = s.plan.Offers(s.offers[:0], l.SKU, listing)
-	in := &s.input
-	in.Layout, in.Rules, in.Unassigned = s.plan.Layout, s.plan.Rules(l.SKU, listing), l.Unassigned
-	s.stock = s.stock[:0]
-	for i := range l.Locations {
-		x := &l.Locations[i]
-		s.stock = append(s.stock, allocation.Stock{Place: s.plan.Layout.Place(x.Location), ID: x.Location, Available: x.Available()})
+// components is those of a bundle.
+func (s *side) components(sku string) (out []string) {
+	if l := s.Listings[sku]; l != nil {
+		for _, c := range l.Components {
+			out = append(out, c.SKU)
+		}
 	}
-	in.Stock, in.Channels = s.stock, in.Channels[:0]
-	for i := range s.offers {
-		in.Channels = append(in.Channels, allocation.Listed{Seller: s.offers[i].Channel, Paused: s.offers[i].Paused, Margin: catalog.Margin(listing, s.channel(i))})
+	return out
+}
+
+// solve finds the targets of a SKU: in a partition of its own, as if nothing had been shown yet.
+func (s *side) solve(sku string, level func(string) *ledger.Level) {
+	s.part = s.engine.Partition(0)
+	if l := level(sku); l != nil {
+		s.engine.Level(s.part, l)
 	}
-	s.solver.Solve(in)
+	if of := s.components(sku); len(of) > 0 {
+		s.engine.Follow(of)
+		for _, c := range of {
+			if l := level(c); l != nil {
+				s.engine.ComponentLevel(c, l)
+			}
+		}
+	}
+	s.targets = s.engine.Ruled(s.targets[:0], s.part, sku)
+}
+
+// explain is how the targets come about that solve found.
+func (s *side) explain(sku string) targeting.Answer {
+	a, _ := s.engine.Explain(s.part, sku, 0)
+	return a
+}
+
+// forget forgets what solve took in.
+func (s *side) forget(sku string) {
+	s.engine.Drop(s.part)
+	if of := s.components(sku); len(of) > 0 {
+		s.engine.Unfollow(of...)
+	}
 }

@@ -107,3 +107,27 @@ func (e *Engine) Explain(p *Partition, sku string, now int64) (a Answer, ok bool
 	}
 	return a, true
 }
+
+// Ruled is what the rules alone make of the stock of a SKU at one channel: what it should show while no books are kept.
+type Ruled struct {
+	Channel  string
+	Quantity allocation.Units
+}
+
+// Ruled appends to dst what the rules make of a SKU of a partition, in order of channel: nothing when neither the ledger nor the components of a bundle say what there is of it.
+func (e *Engine) Ruled(dst []Ruled, p *Partition, sku string) []Ruled {
+	s := p.skus[sku]
+	if s == nil && len(e.of[sku]) > 0 { // a bundle that never sold
+		s = p.sku(sku)
+	}
+	if s == nil {
+		return dst
+	}
+	e.kitted(s)
+	e.prepare(s)
+	e.solver.Solve(&e.input)
+	for i := range e.offers {
+		dst = append(dst, Ruled{e.plan.Layout.SellerID(e.offers[i].Channel), e.solver.Target(i)})
+	}
+	return dst
+}
