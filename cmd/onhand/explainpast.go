@@ -98,6 +98,8 @@ func printPast(out io.Writer, x *analytics.Explanation) {
 		say("%s", line)
 	}
 	switch {
+	case x.Bundle != nil:
+		printPastBundle(say, stamp, x.Bundle)
 	case st.Missing != "":
 		say("\n%s", st.Missing)
 	default:
@@ -126,6 +128,26 @@ func printPast(out io.Writer, x *analytics.Explanation) {
 	}
 	if len(x.Channels) == 0 {
 		say("\nno target of it is known: no channel listed it, or records of then are gone")
+	}
+}
+
+func printPastBundle(say func(string, ...any), stamp func(time.Time) string, b *analytics.PastBundle) {
+	if b.Makes != nil {
+		say("\na bundle: its components made %s", group(*b.Makes))
+	} else {
+		say("\na bundle: how many its components made is not known")
+	}
+	say("  component\tin one\tavailable\tpool buffer\tenough for\tsince")
+	for _, c := range b.Components {
+		if c.Gone {
+			say("  %s\t%s\t–\t%s\t–\t%s", c.SKU, group(c.Quantity), group(c.PoolBuffer), c.Missing)
+			continue
+		}
+		since := c.Missing
+		if c.Since != nil {
+			since = stamp(*c.Since)
+		}
+		say("  %s\t%s\t%s\t%s\t%s\t%s", c.SKU, group(c.Quantity), group(c.Available), group(c.PoolBuffer), group(c.Makes), since)
 	}
 }
 

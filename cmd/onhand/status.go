@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"text/tabwriter"
@@ -115,37 +116,33 @@ func (c *explainCmd) Run(ctx context.Context, s streams) error {
 	if c.Time != "" {
 		return c.past(ctx, s, conn)
 	}
-	var stock json.RawMessage
-	if err := conn.get(ctx, "/v1/availability/"+url.PathEscape(c.SKU), &stock); err != nil {
-		return fmt.Errorf("availability of %s: %w", c.SKU, err)
-	}
 	var targets json.RawMessage
-	if err := conn.get(ctx, "/v1/targets/"+url.PathEscape(c.SKU), &targets); err != nil {
-		return fmt.Errorf("targets of %s: %w", c.SKU, err)
+	var t targetsOf
+	missing := conn.get(ctx, "/v1/targets/"+url.PathEscape(c.SKU), &targets)
+	if missing == nil {
+		if err := json.Unmarshal(targets, &t); err != nil {
+			return fmt.Errorf("targets of %s: %w", c.SKU, err)
+		}
+	}
+	var stock json.RawMessage
+	if t.Bundle == nil { // which has no stock of its own
+		if err := conn.get(ctx, "/v1/availability/"+url.PathEscape(c.SKU), &stock); err != nil {
+			return fmt.Errorf("availability of %s: %w", c.SKU, err)
+		}
+	}
+	if missing != nil {
+		return fmt.Errorf("targets of %s: %w", c.SKU, missing)
 	}
 	if c.JSON {
 		return json.NewEncoder(s.out).Encode(map[string]json.RawMessage{"availability": stock, "targets": targets})
 	}
-	var a availability
-	var t targetsOf
-	if err := json.Unmarshal(stock, &a); err != nil {
-		return fmt.Errorf("availability of %s: %w", c.SKU, err)
+	if t.Bundle != nil {
+		err = t.printBundle(s.out, c.SKU)
+	} else {
+		err = t.printStock(s.out, c.SKU, stock)
 	}
-	if err := json.Unmarshal(targets, &t); err != nil {
-		return fmt.Errorf("targets of %s: %w", c.SKU, err)
-	}
-	_, _ = fmt.Fprintf(s.out, "%s: %s available%s\n", c.SKU, group(a.Available), t.kept())
-	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintln(w, "  location\ton hand\tcommitted\theld\tinbound\tunsellable\tsafety\tavailable\t") // reported by Flush
-	for _, l := range a.Locations {
-		_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", l.Location, group(l.OnHand), group(l.Committed), group(l.Held), group(l.Inbound), group(l.Unsellable),
-			group(l.SafetyStock), group(l.Available))
-	}
-	if err := w.Flush(); err != nil {
+	if err != nil {
 		return err
-	}
-	if a.Unassigned != 0 {
-		_, _ = fmt.Fprintf(s.out, "  sold without a location yet: %s\n", group(a.Unassigned))
 	}
 	found := false
 	for _, x := range t.Targets {
@@ -174,6 +171,44 @@ func (c *explainCmd) Run(ctx context.Context, s streams) error {
 	return nil
 }
 
+// printStock tells what there is of a SKU.
+func (t *targetsOf) printStock(out io.Writer, sku string, stock json.RawMessage) error {
+	var a availability
+	if err := json.Unmarshal(stock, &a); err != nil {
+		return fmt.Errorf("availability of %s: %w", sku, err)
+	}
+	_, _ = fmt.Fprintf(out, "%s: %s available%s\n", sku, group(a.Available), t.kept()) // reported by Flush
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintln(w, "  location\ton hand\tcommitted\theld\tinbound\tunsellable\tsafety\tavailable\t")
+	for _, l := range a.Locations {
+		_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", l.Location, group(l.OnHand), group(l.Committed), group(l.Held), group(l.Inbound), group(l.Unsellable),
+			group(l.SafetyStock), group(l.Available))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if a.Unassigned == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(out, "  sold without a location yet: %s\n", group(a.Unassigned))
+	return err
+}
+
+// printBundle tells what a bundle is made of, and how many there can be.
+func (t *targetsOf) printBundle(out io.Writer, sku string) error {
+	_, _ = fmt.Fprintf(out, "%s is a bundle: its components make %s%s\n", sku, group(t.Bundle.Makes), t.kept()) // reported by Flush
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintln(w, "  component\tin one\tavailable\tpool buffer\tenough for\tallotted\t")
+	for _, c := range t.Bundle.Components {
+		allotted := "–"
+		if c.Allotted != nil {
+			allotted = group(*c.Allotted)
+		}
+		_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%s\t\n", c.SKU, group(c.Quantity), group(c.Available), group(c.PoolBuffer), group(c.Makes), allotted)
+	}
+	return w.Flush()
+}
+
 // availability is what explain reads of GET /v1/availability/{sku}.
 type availability struct {
 	Available  int64 `json:"available"`
@@ -198,6 +233,17 @@ type targetsOf struct {
 	Threshold *int64     `json:"threshold"`
 	Room      *int64     `json:"room"`
 	Targets   []targetOf `json:"targets"`
+	Bundle    *struct {
+		Makes      int64 `json:"makes"`
+		Components []struct {
+			SKU        string `json:"sku"`
+			Quantity   int64  `json:"quantity"`
+			Available  int64  `json:"available"`
+			PoolBuffer int64  `json:"pool_buffer"`
+			Makes      int64  `json:"makes"`
+			Allotted   *int64 `json:"allotted"`
+		} `json:"components"`
+	} `json:"bundle"`
 }
 
 type targetOf struct {

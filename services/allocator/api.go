@@ -25,6 +25,23 @@ type Answer struct {
 	Threshold       *allocation.Units `json:"threshold,omitempty"` // adaptive and pooled: at or below it exposure is kept in books
 	Room            *allocation.Units `json:"room,omitempty"`      // kept in books: available less exposure at all channels
 	Targets         []AnsweredTarget  `json:"targets"`             // in order of channel
+	Bundle          *AnsweredBundle   `json:"bundle,omitempty"`    // when the SKU is one
+}
+
+// AnsweredBundle is how many of a bundle its components make.
+type AnsweredBundle struct {
+	Makes      allocation.Units    `json:"makes"` // all its channels together may show that
+	Components []AnsweredComponent `json:"components"`
+}
+
+// AnsweredComponent is what a component contributes to a bundle.
+type AnsweredComponent struct {
+	SKU       string            `json:"sku"`
+	Quantity  allocation.Units  `json:"quantity"`           // of it in one bundle
+	Available allocation.Units  `json:"available"`          // in all locations
+	Kept      allocation.Units  `json:"pool_buffer"`        // of that, kept off all channels
+	Makes     allocation.Units  `json:"makes"`              // bundles that the rest is enough for
+	Allotted  *allocation.Units `json:"allotted,omitempty"` // kept in books: what the bundle may still sell of it
 }
 
 // AnsweredTarget is what one channel should show, and why.
@@ -114,6 +131,9 @@ func (s *Service) answer(sku string) (*Answer, *problem.Details) {
 		return nil, loading
 	}
 	found, ok := s.engine.Explain(o.Partition, sku, time.Now().UnixMicro())
+	if l := s.deps.Catalog.Listing(sku); !ok && l != nil && len(l.Components) > 0 { // it takes no level of its own
+		return nil, loading
+	}
 	if !ok {
 		return nil, problem.New(http.StatusNotFound, "unknown-sku", "Unknown SKU", "the ledger has no stock level of this SKU; check its spelling, or send its first receipt or count")
 	}
@@ -128,6 +148,17 @@ func answered(sku string, x *targeting.Answer) *Answer {
 	}
 	if x.RoomKnown {
 		a.Room = &x.Room
+	}
+	if len(x.Components) > 0 {
+		a.Bundle = &AnsweredBundle{Makes: x.Makes}
+		for i := range x.Components {
+			c := &x.Components[i]
+			y := AnsweredComponent{SKU: c.SKU, Quantity: c.Quantity, Available: c.Available, Kept: c.Kept, Makes: c.Makes}
+			if c.Bound {
+				y.Allotted = &c.Allotted
+			}
+			a.Bundle.Components = append(a.Bundle.Components, y)
+		}
 	}
 	for i := range x.Channels {
 		c := &x.Channels[i]

@@ -13,6 +13,8 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 
 	"github.com/onhand/onhand/platform/problem"
+	"github.com/onhand/onhand/stock/bundle"
+	"github.com/onhand/onhand/stock/catalog"
 )
 
 // latestEvents is how many events an explanation lists one by one.
@@ -24,6 +26,7 @@ type Explanation struct {
 	SKU      string             `json:"sku"`
 	Time     time.Time          `json:"time"`
 	Stock    PastStock          `json:"stock"`
+	Bundle   *PastBundle        `json:"bundle,omitempty"`   // when the SKU was one: it has no stock of its own
 	Exposure *PastExposure      `json:"exposure,omitempty"` // when the allocator kept it in books
 	Channels []ExplainedChannel `json:"channels"`           // in order of channel
 }
@@ -75,6 +78,27 @@ type PastEvent struct {
 	Channel    string    `json:"channel,omitempty"`
 	Order      string    `json:"order,omitempty"`
 	Reference  string    `json:"reference,omitempty"`
+}
+
+// PastBundle is what the components of a bundle made of it.
+type PastBundle struct {
+	Makes      *int64          `json:"makes,omitempty"` // all its channels together might show that, were no books kept; absent where the stock of a component is not known
+	Components []PastComponent `json:"components"`
+}
+
+// PastComponent is what a component contributed to a bundle.
+type PastComponent struct {
+	SKU        string         `json:"sku"`
+	Quantity   int64          `json:"quantity"` // of it in one bundle
+	Missing    string         `json:"missing,omitempty"`
+	Gone       bool           `json:"gone"`
+	Since      *time.Time     `json:"since,omitempty"`
+	Version    int64          `json:"version"`
+	Available  int64          `json:"available"`
+	Unassigned int64          `json:"unassigned"`
+	Locations  []PastLocation `json:"locations"`
+	PoolBuffer int64          `json:"pool_buffer"` // kept off all channels by the rules of then
+	Makes      int64          `json:"makes"`       // bundles that the rest was enough for
 }
 
 // PastExposure is the books of exposure of the SKU.
@@ -241,15 +265,17 @@ func before(from time.Time) string {
 
 func (s *Service) explain(ctx context.Context, sku, channel string, at time.Time, args map[string]string) (*Explanation, error) {
 	a := &asker{s: s, ctx: ctx, args: args}
-	var partition int32
-	found := false
-	a.each(func() { found = true; args["partition"] = strconv.Itoa(int(partition)) },
-		`SELECT partition FROM (SELECT partition FROM stock_events WHERE sku = {sku:String} LIMIT 1 UNION ALL SELECT partition FROM stock_levels WHERE sku = {sku:String} LIMIT 1) LIMIT 1`, &partition)
-	if !found || a.err != nil {
+	of := a.components(sku)
+	if found := a.about(sku); !found && len(of) == 0 || a.err != nil {
 		return nil, a.err
 	}
 	x := &Explanation{SKU: sku, Time: at, Channels: []ExplainedChannel{}}
 	a.stock(&x.Stock)
+	if len(of) > 0 {
+		x.Stock.Missing, x.Stock.Gone = "it was a bundle, which has no stock of its own", false
+		x.Bundle = a.bundle(of)
+		a.about(sku)
+	}
 	books := a.books(x)
 	a.targets(x, channel, books)
 	for i := range x.Channels {
@@ -259,14 +285,93 @@ func (s *Service) explain(ctx context.Context, sku, channel string, at time.Time
 	return x, a.err
 }
 
-// stock finds the level in force and the events in it.
-func (a *asker) stock(st *PastStock) {
-	st.Locations, st.Kinds, st.Latest = []PastLocation{}, []EventSum{}, []PastEvent{}
+// about has what follows be about a SKU, and reports whether anything is known of it.
+func (a *asker) about(sku string) (found bool) {
+	partition := int32(-1)
+	a.args["sku"] = escape.Replace(sku)
+	a.each(func() { found = true }, `SELECT partition FROM (SELECT partition FROM stock_events WHERE sku = {sku:String} LIMIT 1 UNION ALL SELECT partition FROM stock_levels WHERE sku = {sku:String} LIMIT 1
+	UNION ALL SELECT partition FROM channel_targets WHERE sku = {sku:String} LIMIT 1) LIMIT 1`, &partition)
+	a.args["partition"] = strconv.Itoa(int(partition))
+	return found
+}
+
+// components is what the SKU was made of; nothing when it was no bundle.
+func (a *asker) components(sku string) (of []catalog.Component) {
+	a.args["sku"] = escape.Replace(sku)
+	var skus []string
+	var quantities []int64
+	a.each(func() {
+		for i, c := range skus {
+			of = append(of, catalog.Component{SKU: c, Quantity: catalog.Units(quantities[i])})
+		}
+	}, `SELECT components.sku, components.quantity FROM catalog_listings WHERE sku = {sku:String} AND appended_at <= {time:DateTime64(6, 'UTC')} ORDER BY offset DESC LIMIT 1 BY sku`, &skus, &quantities)
+	return of
+}
+
+// bundle finds what the components of a bundle made of it, with the rules of then.
+func (a *asker) bundle(of []catalog.Component) *PastBundle {
+	plan := catalog.Compile(&catalog.Settings{Rules: a.rulesThen()})
+	b := &PastBundle{}
+	var parts []bundle.Part
+	known := true
+	for _, c := range of {
+		a.about(c.SKU)
+		var st PastStock
+		a.level(&st)
+		known = known && !st.Gone // what the ledger did not know was none
+		x := PastComponent{
+			SKU: c.SKU, Quantity: int64(c.Quantity), Missing: st.Missing, Gone: st.Gone, Since: st.Since, Version: st.Version, Available: st.Available, Unassigned: st.Unassigned, Locations: st.Locations,
+		}
+		x.PoolBuffer = int64(plan.Rules(c.SKU, a.listing(c.SKU)).PoolBuffer.Units)
+		p := bundle.Part{Quantity: c.Quantity, Unassigned: bundle.Units(st.Unassigned + x.PoolBuffer)}
+		for _, l := range st.Locations {
+			p.Shelves = append(p.Shelves, bundle.Shelf{Location: l.Location, Available: bundle.Units(l.Available)})
+		}
+		x.Makes = int64(p.Makes())
+		parts = append(parts, p)
+		b.Components = append(b.Components, x)
+	}
+	if !known {
+		return b
+	}
+	shelves, unassigned := bundle.Stock(nil, parts)
+	makes := -int64(unassigned)
+	for _, s := range shelves {
+		makes += int64(s.Available)
+	}
+	b.Makes = &makes
+	return b
+}
+
+// rulesThen is the rules in force.
+func (a *asker) rulesThen() map[string]*catalog.Rule {
+	out := make(map[string]*catalog.Rule)
+	var id, spec string
+	var deleted bool
+	a.each(func() {
+		r := &catalog.Rule{}
+		if !deleted && json.Unmarshal([]byte(spec), r) == nil { // as analytics wrote it
+			out[id] = r
+		}
+	}, `SELECT id, spec, deleted FROM catalog_settings WHERE kind = 'rule' AND appended_at <= {time:DateTime64(6, 'UTC')} ORDER BY id, offset DESC LIMIT 1 BY id`, &id, &spec, &deleted)
+	return out
+}
+
+// listing is what rules see of how the SKU that is asked about was listed.
+func (a *asker) listing(sku string) *catalog.Listing {
+	l := &catalog.Listing{SKU: sku}
+	a.each(func() {}, `SELECT toString(brand), toString(category) FROM catalog_listings WHERE sku = {sku:String} AND appended_at <= {time:DateTime64(6, 'UTC')} ORDER BY offset DESC LIMIT 1 BY sku`,
+		&l.Brand, &l.Category)
+	return l
+}
+
+// level finds the level in force, and reports whether there was one.
+func (a *asker) level(st *PastStock) (found bool) {
+	st.Locations = []PastLocation{}
 	var deleted bool
 	var since time.Time
 	var names []string
 	var onHand, committed, held, inbound, unsellable, safety []int64
-	found := false
 	a.each(func() {
 		found = !deleted
 		if !found {
@@ -292,6 +397,13 @@ FROM stock_levels WHERE sku = {sku:String} AND appended_at <= {time:DateTime64(6
 			st.Missing = "the ledger had no stock of the SKU yet"
 		}
 	}
+	return found
+}
+
+// stock finds the level in force and the events in it.
+func (a *asker) stock(st *PastStock) {
+	st.Kinds, st.Latest = []EventSum{}, []PastEvent{}
+	found := a.level(st)
 	until := "appended_at <= {time:DateTime64(6, 'UTC')}"
 	if found {
 		until = "offset <= {last:Int64}"

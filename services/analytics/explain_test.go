@@ -1,6 +1,7 @@
 package analytics
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -147,6 +148,64 @@ func TestExplain(t *testing.T) {
 		var d problem.Details
 		if w.get(h, "/v1/analytics/explain"+path, status, &d); status == http.StatusUnprocessableEntity && len(d.Errors) != 1 {
 			t.Errorf("%s: %+v", path, d)
+		}
+	}
+}
+
+// TestExplainBundle has the number of a bundle come from the stock of its components and the rules of them, as they were at the moment asked for, though the bundle itself never sold.
+func TestExplainBundle(t *testing.T) {
+	w := newWorld(t)
+	var moments []time.Time
+	next := func() {
+		moments = append(moments, time.Now().UTC())
+		for time.Since(moments[len(moments)-1]) < 3*time.Millisecond { // records have milliseconds
+		}
+	}
+	level := func(sku string, version int64, at map[string]event.Units) {
+		l := &ledger.Level{SKU: sku, Version: version, AppliedAt: time.Now().UnixMicro()}
+		for _, id := range slices.Sorted(maps.Keys(at)) {
+			l.Locations = append(l.Locations, ledger.LocationLevel{Location: id, OnHand: at[id]})
+		}
+		w.produce(topics.Record(schemas.StockLevels, sku, w.codec.AppendLevel(nil, l)))
+	}
+	level("TEA", 1, map[string]event.Units{"berlin": 9})
+	gift := catalog.Listing{SKU: "GIFT", Components: []catalog.Component{{SKU: "TEA", Quantity: 2}, {SKU: "CUP", Quantity: 1}}}
+	next() // 0: no bundle yet
+	w.produce(topics.Record(schemas.CatalogListings, "GIFT", w.codec.AppendListing(nil, &gift, day(0), "ann")))
+	next() // 1: without a cup
+	level("CUP", 1, map[string]event.Units{"berlin": 3, "wien": 7})
+	w.produce(w.target(&allocation.Target{SKU: "GIFT", Channel: "shop", Quantity: 3, Mode: "pooled", LevelVersion: 2,
+		Explanation: []allocation.Step{{Name: "components", Units: 3, Detail: "made of 2 × TEA, 1 × CUP: TEA is enough for 4"}}}))
+	next() // 2: three of them in Berlin
+	keep := event.Units(4)
+	rule := topics.Setting{Rule: &catalog.Rule{ID: "keep", Match: catalog.Match{SKU: "TEA"}, PoolBuffer: &keep}, AppliedAt: day(0), AppliedBy: "ann"}
+	w.produce(topics.Record(schemas.CatalogSettings, rule.Key(), w.codec.AppendSetting(nil, &rule)))
+	next() // 3: of 9 TEA 4 are kept back
+	s := w.start()
+	w.caughtUp(s)
+	h := chi.NewRouter()
+	s.Routes(h)
+	for i, isBundle := range []bool{false, true, true, true} {
+		var x Explanation
+		path := "/v1/analytics/explain?sku=GIFT&time=" + url.QueryEscape(moments[i].Format(time.RFC3339Nano))
+		w.get(h, path, http.StatusOK, &x)
+		if !isBundle {
+			if x.Bundle != nil {
+				t.Errorf("before it was listed: %+v", x.Bundle)
+			}
+			continue
+		}
+		makes := []int64{0, 3, 2}[i-1]
+		if x.Bundle == nil || x.Bundle.Makes == nil || *x.Bundle.Makes != makes || len(x.Bundle.Components) != 2 || x.Stock.Missing != "it was a bundle, which has no stock of its own" {
+			t.Fatalf("moment %d: %+v, %+v", i, x.Stock, x.Bundle)
+		}
+		tea, cup := x.Bundle.Components[0], x.Bundle.Components[1]
+		if tea.SKU != "TEA" || tea.Quantity != 2 || tea.Available != 9 || tea.Makes != []int64{4, 4, 2}[i-1] || tea.PoolBuffer != []int64{0, 0, 4}[i-1] || cup.Available != []int64{0, 10, 10}[i-1] ||
+			cup.Makes != cup.Available || (cup.Missing == "") != (i > 1) || cup.Gone {
+			t.Errorf("moment %d: %+v", i, x.Bundle.Components)
+		}
+		if i > 1 && (len(x.Channels) != 1 || x.Channels[0].Target.Steps[0].Step != "components") {
+			t.Errorf("moment %d: %+v", i, x.Channels)
 		}
 	}
 }

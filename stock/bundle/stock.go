@@ -70,16 +70,18 @@ func Stock(dst []Shelf, parts []Part) (shelves []Shelf, unassigned Units) {
 	return dst, unassigned
 }
 
-// Least is the component that allows the fewest bundles, and how many: its stock of all locations together.
-func Least(parts []Part) (at int, bundles Units) {
-	of := func(p *Part) (n Units) {
-		for _, s := range p.Shelves {
-			n += s.Available
-		}
-		return floor(n-p.Unassigned, p.Quantity)
+// Makes is how many bundles the component allows: its stock of all locations together, less what is unassigned. Negative where it is oversold.
+func (p *Part) Makes() (bundles Units) {
+	for _, s := range p.Shelves {
+		bundles += s.Available
 	}
+	return floor(bundles-p.Unassigned, p.Quantity)
+}
+
+// Least is the component that allows the fewest bundles, and how many.
+func Least(parts []Part) (at int, bundles Units) {
 	for i := range parts {
-		if n := of(&parts[i]); i == 0 || n < bundles {
+		if n := parts[i].Makes(); i == 0 || n < bundles {
 			at, bundles = i, n
 		}
 	}

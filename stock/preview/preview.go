@@ -133,6 +133,7 @@ func (s *side) solve(sku string, level func(string) *ledger.Level) {
 				s.engine.ComponentLevel(c, l)
 			}
 		}
+		s.engine.Followed(of)
 	}
 	s.targets = s.engine.Ruled(s.targets[:0], s.part, sku)
 }

@@ -38,6 +38,7 @@ type view struct {
 
 // component is what the topics say of a component, whoever owns it.
 type component struct {
+	read  bool             // all that there was
 	level *ledger.Level    // nil when there is none
 	books *escrow.Snapshot // nil when it is not in the books
 }
@@ -109,6 +110,9 @@ func (e *Engine) Follow(components []string) {
 // Followed has the bundles of components decided, of which all that there was has been read, even if that was nothing.
 func (e *Engine) Followed(components []string) {
 	for _, sku := range components {
+		if c := e.components[sku]; c != nil {
+			c.read = true
+		}
 		for _, b := range e.uses[sku] {
 			if p := e.owner(b); p != nil {
 				e.touch(p, p.sku(b))
@@ -244,7 +248,7 @@ func (e *Engine) compose(s *SKU) {
 	e.made = e.made[:0]
 	for _, c := range of {
 		x := e.components[c.SKU]
-		if x == nil {
+		if x == nil || !x.read {
 			return
 		}
 		part := bundle.PartOf(c, x.level)

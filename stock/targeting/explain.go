@@ -18,6 +18,19 @@ type Answer struct {
 	Room            allocation.Units // kept in books: available less exposure at all channels
 	RoomKnown       bool
 	Channels        []AnsweredChannel // in order of id
+	Components      []AnsweredComponent
+	Makes           allocation.Units // of a bundle: what its channels may show together
+}
+
+// AnsweredComponent is what a component contributes to a bundle.
+type AnsweredComponent struct {
+	SKU       string
+	Quantity  allocation.Units // of it in one bundle
+	Available allocation.Units // in all locations, by the ledger
+	Kept      allocation.Units // of that, kept off all channels by the rules
+	Makes     allocation.Units // bundles that the rest is enough for
+	Allotted  allocation.Units // in the books: what the bundle may still sell of it
+	Bound     bool             // Allotted is set
 }
 
 // AnsweredChannel is what one channel should show, and why.
@@ -64,6 +77,7 @@ func (e *Engine) Explain(p *Partition, sku string, now int64) (a Answer, ok bool
 	}
 	e.solver.Solve(&e.input)
 	a = Answer{LevelVersion: s.version + s.kit.version, SettingsVersion: e.plan.Version, Phase: s.books.Phase(), Guarantee: rules.Guarantee}
+	a.Components, a.Makes = e.contributions(s)
 	kept := a.Phase != escrow.Pooled
 	if kept && s.books.Guarded() {
 		a.Room, a.RoomKnown = s.books.Available()-s.books.Exposed(), true
@@ -106,6 +120,25 @@ func (e *Engine) Explain(p *Partition, sku string, now int64) (a Answer, ok bool
 		a.Channels = append(a.Channels, at)
 	}
 	return a, true
+}
+
+// contributions is what a bundle is made of, and how many its components make; nothing for any other SKU.
+func (e *Engine) contributions(s *SKU) (out []AnsweredComponent, makes allocation.Units) {
+	for i, c := range e.of[s.id] {
+		x := AnsweredComponent{SKU: c.SKU, Quantity: c.Quantity, Makes: e.made[i].Makes(), Kept: e.base.plan.Rules(c.SKU, e.listing(c.SKU)).PoolBuffer.Units}
+		if l := e.components[c.SKU].level; l != nil {
+			x.Available = l.Available()
+		}
+		if b := s.kit.backing[i]; b.Held {
+			x.Allotted, x.Bound = b.Left, true
+		}
+		out = append(out, x)
+	}
+	makes = -s.unassigned
+	for i := range s.stock {
+		makes += s.stock[i].Available
+	}
+	return out, makes
 }
 
 // Ruled is what the rules alone make of the stock of a SKU at one channel: what it should show while no books are kept.
