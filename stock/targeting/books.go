@@ -645,7 +645,7 @@ func (e *Engine) derive(steps []allocation.Step, s *SKU, channel string) []alloc
 	steps = s.madeOf(steps)
 	for i := range e.offers {
 		if e.plan.Layout.SellerID(e.offers[i].Channel) == channel {
-			steps = e.solver.Explain(steps, i)
+			steps = e.rulesSteps(steps, s, i)
 		}
 	}
 	v, ok := s.books.View(channel)

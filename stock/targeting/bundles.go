@@ -445,3 +445,15 @@ func (s *SKU) madeOf(steps []allocation.Step) []allocation.Step {
 	}
 	return append(steps, allocation.Step{Name: "components", Units: n, Detail: strings.Clone(s.kit.detail)})
 }
+
+// rulesSteps is the steps of the rules for offer i, once the solver has solved the SKU. What a bundle has no location for was not sold: not every component has it.
+func (e *Engine) rulesSteps(steps []allocation.Step, s *SKU, i int) []allocation.Step {
+	at := len(steps)
+	steps = e.solver.Explain(steps, i)
+	for j := at; j < len(steps) && s.kit.detail != ""; j++ {
+		if steps[j].Name == "unassigned" {
+			steps[j].Detail = fmt.Sprint(s.unassigned) + " less, as a component has, or has allotted, no more"
+		}
+	}
+	return steps
+}

@@ -402,7 +402,7 @@ func (e *Engine) decideSKU(s *SKU, now int64) {
 		}
 		t := e.target(s, &next, now)
 		at := len(e.steps)
-		e.steps = e.solver.Explain(s.madeOf(e.steps), i)
+		e.steps = e.rulesSteps(s.madeOf(e.steps), s, i)
 		t.Explanation = e.steps[at:len(e.steps):len(e.steps)]
 		e.out = append(e.out, Decision{SKU: s, Target: t})
 	}

@@ -110,7 +110,7 @@ func (e *Engine) Explain(p *Partition, sku string, now int64) (a Answer, ok bool
 				}
 			}
 		} else {
-			at.Steps = e.solver.Explain(s.madeOf(nil), i)
+			at.Steps = e.rulesSteps(s.madeOf(nil), s, i)
 			at.OversellRisk, at.Pooled = escrow.OversellProbability(e.doubt(s, i)), true
 		}
 		at.Watermark, at.Rate = p.marks[x.channel], s.books.Rate(x.channel, now)

@@ -244,6 +244,8 @@ func TestBundle(t *testing.T) {
 	race := append(append(shelf[:2:2], sold(200, 203, "shop", "s", 2)...), sold(201, 204, "amazon", "a", 2)...)
 	// The shop sells a JUG at a time when all hear of it before amazon sells SET: of 4 JUG 2 SET are left; then of 1 JUG none.
 	after := append(append(shelf[:2:2], sale(110, 111, "shop", "s", 1)), append(sold(150, 151, "amazon", "a", 1), append([]record{sale(200, 201, "shop", "t", 1)}, sold(250, 251, "amazon", "b", 1)...)...)...)
+	// There is plenty: in the books the bundle is allotted enough of each component to sell on both channels.
+	plenty := append(append([]record{received(1, 50), at("CUP", received(2, 90))}, sold(200, 203, "shop", "s", 2)...), sold(201, 204, "amazon", "a", 2)...)
 	buffer := &catalog.Rule{ID: "buffer", Match: catalog.Match{SKU: "JUG"}, PoolBuffer: units(2)}
 	for name, c := range map[string]struct {
 		log                   []record
@@ -254,6 +256,8 @@ func TestBundle(t *testing.T) {
 		"pooled oversells a component":        {race, kit(catalog.CompareAndSet), 4, 0, 3, 2, 0},
 		"a pool buffer counts for the bundle": {race, kit(catalog.CompareAndSet, buffer), 0, 4, 0, 0, 2},
 		"strict does not":                     {race, kit(catalog.CompareAndSet, append(first("shop"), mode("strict"))...), -1, -1, 0, -1, -1},
+		"strict sells bundles":                {plenty, kit(catalog.Absolute, mode("strict")), 4, 0, 0, 2, 0},
+		"adaptive sells bundles":              {plenty, kit(catalog.Delta, mode("adaptive")), 4, 0, 0, 2, 0},
 		"its components are sold too":         {after, kit(catalog.CompareAndSet), 3, 1, 0, 3, 1},
 	} {
 		got := run(passed(slices.Clone(c.log), 400), c.s)
