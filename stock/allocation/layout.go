@@ -114,5 +114,11 @@ func (l *Layout) Place(id string) int {
 	return -1
 }
 
+// Shared says that more than one channel may sell from a location; false when the layout has no such location.
+func (l *Layout) Shared(id string) bool {
+	i, ok := l.byID[id]
+	return ok && l.places[i].owner < 0
+}
+
 // sells says whether group g sells from shared place p.
 func (p *place) sells(g int) bool { return p.owner < 0 && p.groups[g/64]&(1<<(g%64)) != 0 }

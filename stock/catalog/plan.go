@@ -78,15 +78,15 @@ func Compile(s *Settings) *Plan {
 }
 
 // WithBundles is the plan of a component: the bundles that it is part of are channels that ask before they sell, beside all others. A rule can name such a channel as any other
-// (event.BundleChannel). It remembers by itself what it resolved.
-func (p *Plan) WithBundles(skus []string) *Plan {
+// (event.BundleChannel). scope is the locations that all channels of a bundle sell from, empty for all that are shared. It remembers by itself what it resolved.
+func (p *Plan) WithBundles(skus []string, scope func(sku string) []string) *Plan {
 	q := *p
 	q.resolved = map[traits]*allocation.Rules{}
 	q.Channels, q.sellers = slices.Clone(p.Channels), slices.Clone(p.sellers)
 	for _, sku := range skus {
 		id := event.BundleChannel(sku)
 		q.Channels = append(q.Channels, &Channel{ID: id, Name: id, Adapter: Claim})
-		q.sellers = append(q.sellers, allocation.Seller{ID: id})
+		q.sellers = append(q.sellers, allocation.Seller{ID: id, Scope: scope(sku)})
 	}
 	slices.SortFunc(q.Channels, func(a, b *Channel) int { return cmp.Compare(a.ID, b.ID) })
 	q.Layout = allocation.NewLayout(q.sellers, q.places)

@@ -204,7 +204,7 @@ func (e *Engine) use(s *SKU) {
 	if bundles := e.uses[s.id]; len(bundles) > 0 {
 		var ok bool
 		if v, ok = e.views[s.id]; !ok {
-			v.plan = e.base.plan.WithBundles(bundles)
+			v.plan = e.base.plan.WithBundles(bundles, e.scope)
 			for _, ch := range v.plan.Channels {
 				api := escrow.APIOf(ch)
 				_, api.Bundle = event.BundleOf(ch.ID)
@@ -271,6 +271,9 @@ func (e *Engine) compose(s *SKU) {
 	}
 	s.known = true
 	most, yielding, bound := s.books.Ceiling(k.sold, k.backing)
+	if bound {
+		e.backed(s.id)
+	}
 	// What a component's log lacks of the bundle's sales is gone nevertheless. What it has and the bundle's own log lacks is still in the exposure of the bundle's channels.
 	ahead := allocation.Units(0)
 	for i, b := range k.backing {
@@ -312,6 +315,39 @@ func (e *Engine) compose(s *SKU) {
 		total = most
 	}
 	s.books.Supply(total, yielding)
+}
+
+// nowhere is the scope of a bundle whose channels have no location in common: no location has that id.
+var nowhere = []string{""}
+
+// scope is the locations that all channels which list a bundle sell from, empty for all that are shared. Only units that are allotted to it there can serve whichever of them sells.
+func (e *Engine) scope(sku string) (places []string) {
+	limited := false
+	for _, o := range e.offersOf(sku) {
+		of := e.base.plan.Channels[o.Channel].Locations
+		switch {
+		case len(of) == 0:
+		case !limited:
+			places, limited = slices.Clone(of), true
+		default:
+			places = slices.DeleteFunc(places, func(id string) bool { return !slices.Contains(of, id) })
+		}
+	}
+	if limited && len(places) == 0 {
+		return nowhere
+	}
+	return places
+}
+
+// backed takes from what there is of the components what cannot be allotted to a bundle: other places have other channels' exposure against them.
+func (e *Engine) backed(sku string) {
+	scope := e.scope(sku)
+	for i := range e.made {
+		p := &e.made[i]
+		p.Shelves = slices.DeleteFunc(p.Shelves, func(x bundle.Shelf) bool {
+			return !e.base.plan.Layout.Shared(x.Location) || len(scope) > 0 && !slices.Contains(scope, x.Location)
+		})
+	}
 }
 
 // kitted says that a SKU is a bundle, and finds out what is available of it.

@@ -62,7 +62,7 @@ func run(log []record, s ...whatif.Settings) *whatif.Report {
 	for i := range log {
 		x := log[i]
 		x.e.ID = fmt.Sprint(i)
-		if x.e.Kind != event.OrderWatermarkPassed && x.e.Kind != event.ReservationRequested && x.e.Bundle == "" {
+		if x.e.Location == "" && x.e.Kind != event.OrderWatermarkPassed && x.e.Kind != event.ReservationRequested && x.e.Bundle == "" {
 			x.e.Location = "main"
 		}
 		if x.e.SKU == "" && x.e.Kind != event.OrderWatermarkPassed {
@@ -178,6 +178,46 @@ func TestBooks(t *testing.T) {
 				if sums := r.Results[i+1].ByMode(); len(sums) != 1 || sums[0].Mode != m || r.Results[i+1].SKUs[m] != 1 {
 					t.Errorf("%s: %+v", m, sums)
 				}
+			}
+		}
+	}
+}
+
+// TestBundleInScope has JUG sold by shop, and SET, one JUG and one CUP, by amazon, both from one place that has 10 of each. What lies elsewhere serves neither: wherever that is, the two sell 10 together, some of
+// them as SET.
+func TestBundleInScope(t *testing.T) {
+	for name, elsewhere := range map[string][]string{"nothing elsewhere": nil, "one component": {"JUG"}, "both": {"JUG", "CUP"}} {
+		for _, op := range []catalog.Operation{catalog.Absolute, catalog.Delta, catalog.CompareAndSet} {
+			s := settings(op, mode("strict"))
+			for id, c := range s.Channels {
+				x := *c
+				x.ListsAllSKUs, x.Locations = false, []string{"main"}
+				s.Channels[id] = &x
+			}
+			s.Channels["other"] = &catalog.Channel{ID: "other", Adapter: "http", Operation: op}
+			s.Locations["far"] = &catalog.Location{ID: "far", Kind: catalog.Warehouse}
+			s.Listings = map[string]*catalog.Listing{
+				"JUG": {SKU: "JUG", Channels: []catalog.ChannelListing{{Channel: "shop"}}},
+				"SET": {SKU: "SET", Components: []catalog.Component{{SKU: "JUG", Quantity: 1}, {SKU: "CUP", Quantity: 1}}, Channels: []catalog.ChannelListing{{Channel: "amazon"}}},
+			}
+			log := []record{received(1, 10), at("CUP", received(2, 10))}
+			for _, sku := range elsewhere {
+				far := at(sku, received(3, 20))
+				far.e.Location = "far"
+				log = append(log, far)
+			}
+			for i := range int64(10) {
+				log = append(log, sale(200+i*20, 201+i*20, "shop", fmt.Sprint("s", i), 1))
+				set := sale(205+i*20, 206+i*20, "amazon", fmt.Sprint("a", i), 1)
+				for _, sku := range []string{"SET", "JUG", "CUP"} {
+					set.e.SKU, set.e.Bundle = sku, "SET"
+					log = append(log, set)
+				}
+			}
+			r := run(passed(log, 500), s)
+			rows := r.Results[0].ByChannel()
+			if len(rows) != 2 || rows[0].Units == 0 || rows[0].Units+rows[1].Units != 10 {
+				t.Errorf("%s, %s: %s; want 10 sold, SET among them", name, op, brief(r.Results[0]))
 			}
 		}
 	}
