@@ -37,14 +37,15 @@ type allocating struct {
 	tick    int64 // the moment of the tick that is due; 0 is none
 	lots    []*lot
 	spare   []*lot
-	turn    []*lot // by partition: of the turn under way
-	touched []int  // SKUs that the turn took something in of
-	crashAt int64  // the next crash
+	turn    []*lot       // by partition: of the turn under way
+	touched []int        // SKUs that the turn took something in of
+	crashAt int64        // the next crash
+	written []bookRecord // books of components that were written and not read
 }
 
 // account is what the checks know of a SKU's books, and the books as they are stored.
 type account struct {
-	seen       []counts // by channel: what the books have taken in
+	seen       []counts // by channel, those that stand for bundles too: what the books have taken in
 	ahead      int64    // units of cancellations that came before their sales, as of the level taken in
 	lost       int64    // units that counts took, as of the level taken in
 	debt       int64    // exposed beyond what is available, since a count took it
@@ -76,7 +77,7 @@ func (w *world) buildOnhand() error {
 	}
 	w.accounts = make([]account, len(w.skuNames))
 	for i := range w.accounts {
-		w.accounts[i].seen = make([]counts, len(w.markets))
+		w.accounts[i].seen = make([]counts, len(w.names))
 	}
 	w.alloc.plan = catalog.Compile(s)
 	w.alloc.turn = make([]*lot, len(w.parts))
@@ -101,12 +102,13 @@ func (w *world) buildOnhand() error {
 // newEngine has an allocator that knows the settings, and nothing else. Every channel lists every SKU.
 func (w *world) newEngine() {
 	a := &w.alloc
-	a.engine = targeting.New(func(string) *catalog.Listing { return nil }, escrow.DefaultSkew)
+	a.engine = targeting.New(w.listing, escrow.DefaultSkew)
 	a.parts = a.parts[:0]
 	for p := range w.parts {
 		a.parts = append(a.parts, a.engine.Partition(int32(p)))
 	}
 	a.engine.Settings(a.plan)
+	w.knowBundles(a.engine)
 }
 
 // books is the books of a SKU; nil before the allocator knows it.
@@ -153,6 +155,7 @@ func (w *world) allocate() {
 		return
 	}
 	a.engine.Begin(w.now)
+	w.readBooks()
 	for p := range w.parts {
 		pt := &w.parts[p]
 		w.takeLevels(p)
@@ -182,6 +185,9 @@ func (w *world) allocate() {
 		}
 		a.turn[p].targets = append(a.turn[p].targets, posting{uint16(w.channelNumber(d.Target.Channel)), uint16(sku), d.Target})
 	}
+	for _, e := range a.engine.Events() {
+		w.allots(e)
+	}
 	alerts := a.engine.Alerts()
 	for i := range alerts {
 		w.alert(alerts[i].SKU, &alerts[i].Alert)
@@ -192,6 +198,7 @@ func (w *world) allocate() {
 		if a.crashAt-w.now < minute {
 			w.keep(i)
 		}
+		w.storeBooks(i)
 	}
 	for _, i := range a.touched {
 		x := &w.accounts[i]
@@ -203,6 +210,9 @@ func (w *world) allocate() {
 		w.verifyBooks(i)
 	}
 	a.touched = a.touched[:0]
+	if len(a.written) > 0 {
+		w.wakeAllocator()
+	}
 	w.plan()
 	for p, l := range a.turn {
 		if l != nil {
@@ -256,6 +266,9 @@ func (w *world) takeLevel(p int, e *emitted) {
 	l := &e.Level
 	if !w.alloc.engine.Level(w.alloc.parts[p], l) {
 		return
+	}
+	if w.alloc.engine.Follows(l.SKU) {
+		w.alloc.engine.ComponentLevel(l.SKU, w.componentLevel(l))
 	}
 	i := w.number(l.SKU)
 	x := &w.accounts[i]
@@ -337,6 +350,9 @@ func (w *world) publish(p int, l *lot) {
 
 // channelNumber is the number of a channel by its name, "channel-012".
 func (w *world) channelNumber(name string) int {
+	if n, ok := w.bundleChannel(name); ok {
+		return n
+	}
 	n := 0
 	for _, c := range name[len("channel-"):] {
 		n = n*10 + int(c-'0')
@@ -408,6 +424,7 @@ func (w *world) keep(i int) {
 
 // allocatorDies has the allocator fall back to what it had stored. A turn is one transaction: one that is cut short was never there.
 func (w *world) allocatorDies() {
+	w.alloc.written = w.alloc.written[:0]
 	w.newEngine()
 	for i := range w.accounts {
 		x := &w.accounts[i]
@@ -451,6 +468,10 @@ func (w *world) allocatorReturns() {
 		a.engine.Read(a.parts[p], pt.read)
 		a.engine.Start(a.parts[p])
 	}
+	for i := range w.skuNames {
+		w.storeBooks(i)
+	}
+	w.readBooks()
 	w.wakeAllocator()
 }
 

@@ -23,6 +23,10 @@ func (w *world) unheard(i int) (n int64) {
 	for ch := range w.markets {
 		n += int64(w.markets[ch].cells[i].restored) - w.accounts[i].seen[ch].restored
 	}
+	w.ofBundles(i, func(at int, k *kit, q int64) {
+		_, done := w.atBundle(k, q)
+		n += done.restored - w.accounts[i].seen[len(w.markets)+at].restored
+	})
 	return n
 }
 
@@ -33,6 +37,16 @@ func (w *world) verify(i int) {
 	}
 }
 
+// verifySold checks the promise of a SKU, and of what it is made of, after something was sold of it or put back.
+func (w *world) verifySold(sku uint16) {
+	w.verify(int(sku))
+	if w.sc.kitOf(sku) >= 0 {
+		for _, p := range w.sc.makes[sku] {
+			w.verify(int(p.sku))
+		}
+	}
+}
+
 // verifyBooks holds the books of a SKU against the truth: no channel can still report more than its exposure, and all exposure together is
 // no more than there is, but for what a count took.
 func (w *world) verifyBooks(i int) {
@@ -40,16 +54,17 @@ func (w *world) verifyBooks(i int) {
 	if b == nil || b.Phase() != escrow.Strict || !b.Guarded() {
 		return
 	}
+	bundle := w.sc.kitOf(uint16(i)) >= 0 // what is available of it follows from its components, and so does whether that is kept
 	slack := slack(b) + x.ahead
 	x.debt = min(x.debt, max(0, -slack))
-	if w.mode == Strict {
+	if w.mode == Strict && !bundle {
 		w.res.slack = min(w.res.slack, slack+x.debt)
 	}
 	if !w.cfg.Check {
 		return
 	}
 	w.res.Checks++
-	if w.mode == Strict && slack+x.debt < 0 {
+	if w.mode == Strict && !bundle && slack+x.debt < 0 {
 		w.fail("%s: %d are exposed and %d available, and counts explain no more than %d of that", w.skuNames[i], b.Exposed(), b.Available(), x.debt)
 		return
 	}
@@ -74,7 +89,21 @@ func (w *world) verifyBooks(i int) {
 			return
 		}
 	}
-	if w.mode == Strict && sum > int64(b.Available())+x.debt+x.ahead {
+	w.ofBundles(i, func(at int, k *kit, q int64) {
+		v, ok := b.View(w.names[len(w.markets)+at])
+		if !ok || !v.Known {
+			return
+		}
+		shown, done := w.atBundle(k, q)
+		seen := x.seen[len(w.markets)+at]
+		could := shown + done.sold - seen.sold - (done.restored - seen.restored)
+		sum += could
+		if could > int64(v.Exposure) {
+			w.fail("%s could still take %d of %s (shown are %d, sold and not seen %d, put back and not seen %d) and its exposure is %d: %+v",
+				w.skuNames[k.sku], could, w.skuNames[i], shown, done.sold-seen.sold, done.restored-seen.restored, v.Exposure, v)
+		}
+	})
+	if w.mode == Strict && !bundle && sum > int64(b.Available())+x.debt+x.ahead {
 		w.fail("%s: channels could still report %d of %d available", w.skuNames[i], sum, b.Available())
 	}
 }

@@ -14,8 +14,10 @@ type logged struct {
 	ref        int32 // want, or move
 	occurred   int64 // watermark: until
 	receivedAt int64
-	sequence   int64 // of a change of an allotment
-	attempt    uint8 // of a claim: how often it was asked before; of a sale: that plus one when its units were claimed, else 0
+	sequence   int64  // of a change of an allotment
+	bundle     uint16 // what happened to it, by number from 1; 0 for none
+	part       uint8  // of a bundle: which component's event it is, from 1; 0 for the bundle's own
+	attempt    uint8  // of a claim: how often it was asked before; of a sale: that plus one when its units were claimed, else 0
 }
 
 // append writes a record to the log, in the partition of its SKU.
@@ -32,6 +34,10 @@ func (w *world) append(l logged) {
 		case event.ReturnReceived:
 			w.add(happening{at: at, kind: returnHeard, a: l.ref, b: l.units})
 		}
+		return
+	}
+	if k := w.sc.kitOf(l.sku); k >= 0 {
+		w.expand(k, l)
 		return
 	}
 	w.appendTo(int(l.sku)%len(w.parts), l)

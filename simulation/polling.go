@@ -50,9 +50,9 @@ func (p *poller) reads() {
 			sku := w.sc.wants[c.want].sku
 			p.news(sku, c.at-m.skew)
 			if c.cancelled {
-				p.left[sku] += int64(c.units)
+				w.sc.add(p.left, sku, int64(c.units))
 			} else {
-				p.left[sku] -= int64(c.units)
+				w.sc.add(p.left, sku, -int64(c.units))
 			}
 			p.sold[ch*len(w.sc.lines)+int(sku)] = true
 		}
@@ -64,7 +64,7 @@ func (p *poller) reads() {
 		case event.StockCounted:
 			p.left[l.sku] += int64(w.moved[l.ref])
 		default:
-			p.left[l.sku] += int64(l.units)
+			w.sc.add(p.left, l.sku, int64(l.units))
 		}
 	}
 	p.heard = p.heard[:0]
@@ -88,7 +88,7 @@ func (p *poller) writes() {
 		rq := &request{channel: ch}
 		for s := range p.left {
 			at := ch*len(w.sc.lines) + s
-			q := int32(max(0, p.left[s]))
+			q := int32(w.sc.most(s, p.left))
 			if p.said[at] == q && !p.sold[at] {
 				continue
 			}

@@ -115,13 +115,13 @@ func (w *world) folded(pt *part, l *logged) {
 	const sale, cancellation = 1, 2
 	switch l.kind {
 	case event.SaleRecorded:
-		w.known[l.ref] |= sale
-		if w.known[l.ref]&cancellation != 0 && l.restocked {
+		w.known[l.ref] |= sale << (2 * l.part)
+		if w.known[l.ref]>>(2*l.part)&cancellation != 0 && l.restocked {
 			pt.ahead[l.sku] -= int64(l.units)
 		}
 	case event.SaleCancelled:
-		w.known[l.ref] |= cancellation
-		if w.known[l.ref]&sale == 0 && l.restocked {
+		w.known[l.ref] |= cancellation << (2 * l.part)
+		if w.known[l.ref]>>(2*l.part)&sale == 0 && l.restocked {
 			pt.ahead[l.sku] += int64(l.units)
 		}
 	}
@@ -181,6 +181,12 @@ func (w *world) event(pt *part, l *logged) event.Event {
 		b = append(b, '.', '0'+l.attempt)
 	case event.AllotmentChanged, event.AllotmentEnded:
 		b = strconv.AppendInt(append(b, '.'), l.sequence, 10)
+	}
+	if l.part > 0 {
+		b = append(b, '/', '0'+l.part)
+	}
+	if l.bundle > 0 {
+		e.Bundle = w.skuNames[w.sc.kits[l.bundle-1].sku]
 	}
 	pt.scratch = b
 	e.ID = unsafe.String(&b[0], len(b)) // the ledger keeps nothing of an event
@@ -258,6 +264,9 @@ func (w *world) projectorReturns() {
 // stockUp writes the first counts.
 func (w *world) stockUp() {
 	for i := range w.sc.lines {
+		if w.sc.kitOf(uint16(i)) >= 0 {
+			continue
+		}
 		w.append(logged{kind: event.StockCounted, sku: uint16(i), ref: int32(-1 - i), units: int32(w.sc.lines[i].stock), occurred: begin})
 	}
 }

@@ -20,9 +20,10 @@ type Report struct {
 
 // Result is what one mode did in the worlds of all seeds.
 type Result struct {
-	Mode   Mode  `json:"mode"`
-	Orders int64 `json:"orders"` // taken by channels
-	Units  int64 `json:"units"`  // of these
+	Mode    Mode  `json:"mode"`
+	Orders  int64 `json:"orders"`            // taken by channels
+	Units   int64 `json:"units"`             // of these
+	Bundles int64 `json:"bundles,omitempty"` // of these units, those of bundles
 
 	OversoldUnits      int64   `json:"oversold_units"`       // sold while nothing was left, but for the next
 	OversoldByCounts   int64   `json:"oversold_by_counts"`   // the same, up to what counts had found missing of the SKU
@@ -66,7 +67,7 @@ func newResult(m Mode) Result {
 
 func (r *Result) add(o *Result) {
 	for _, f := range []struct{ to, from *int64 }{
-		{&r.Orders, &o.Orders}, {&r.Units, &o.Units}, {&r.OversoldUnits, &o.OversoldUnits}, {&r.OversoldByCounts, &o.OversoldByCounts},
+		{&r.Orders, &o.Orders}, {&r.Units, &o.Units}, {&r.Bundles, &o.Bundles}, {&r.OversoldUnits, &o.OversoldUnits}, {&r.OversoldByCounts, &o.OversoldByCounts},
 		{&r.LostSales, &o.LostSales}, {&r.LostUnits, &o.LostUnits}, {&r.Demand, &o.Demand}, {&r.DemandUnits, &o.DemandUnits},
 		{&r.CancelledUnits, &o.CancelledUnits}, {&r.Writes, &o.Writes}, {&r.Reads, &o.Reads},
 		{&r.Requests, &o.Requests}, {&r.Events, &o.Events}, {&r.Crashes, &o.Crashes}, {&r.Checks, &o.Checks}, {&r.Phases, &o.Phases}, {&r.Breaches, &o.Breaches}, {&r.Alerts, &o.Alerts},
@@ -128,6 +129,11 @@ func (r *Report) Table(out io.Writer) error {
 	for i := range r.Modes {
 		if m := &r.Modes[i]; err == nil && m.OversoldByCounts > 0 {
 			_, err = fmt.Fprintf(out, " %s: %s more units were sold that counts then found missing.", m.Mode, group(m.OversoldByCounts))
+		}
+	}
+	for i := range r.Modes {
+		if m := &r.Modes[i]; err == nil && m.Bundles > 0 {
+			_, err = fmt.Fprintf(out, " %s: %s of the units were bundles.", m.Mode, group(m.Bundles))
 		}
 	}
 	if err == nil {

@@ -38,10 +38,12 @@ type Config struct {
 	Hours      int64 // of demand in a seed
 	Partitions int
 	Claims     int          // of the channels, those that ask before they sell
+	Bundles    int          // of the SKUs, those that are made of two others
 	Check      bool         // verify the invariants of strict after everything that happens
 	Workers    int          // seeds at a time
 	unnamed    bool         // for tests: shops that ask do not say who they are, so that no allotment binds them
 	noLosses   bool         // for tests: no count finds less than there should be
+	generous   bool         // for tests: a bundle takes more to be left of its allotments than is
 	trustAcks  bool         // for tests: exposure falls when a write is acknowledged, whatever was sold unseen
 	Queue      queue.Config // of the pushers; its Instance and Seed are the world's
 }
@@ -77,6 +79,10 @@ func (c *Config) validate() error {
 	limit("demand", int64(c.Demand), 1, 10_000_000)
 	limit("hours", c.Hours, 1, 48)
 	limit("claim channels", int64(c.Claims), 0, int64(c.Channels))
+	limit("bundles", int64(c.Bundles), 0, max(0, min(int64(c.SKUs)/2, int64(c.SKUs)-2)))
+	if c.Bundles > 0 && c.Claims > 0 {
+		errs = append(errs, errors.New("bundles and claim channels: a channel that asks before it sells cannot sell bundles, so have one or the other"))
+	}
 	limit("partitions", int64(c.Partitions), 1, 64)
 	return errors.Join(errs...)
 }

@@ -113,8 +113,10 @@ type scenario struct {
 	wants    []want
 	moves    []move
 	crashes  [services][]span
-	ideal    []int64 // by SKU: units that an all-knowing seller sells
-	pollFrom int64   // when the first poll of the polling baseline after the opening is due
+	kits     []kit
+	makes    [][]piece // by SKU: what a unit of it takes
+	ideal    []int64   // by SKU: units that an all-knowing seller sells
+	pollFrom int64     // when the first poll of the polling baseline after the opening is due
 }
 
 // service is what can crash.
@@ -137,6 +139,7 @@ func newScenario(c *Config, seed uint64) *scenario {
 	}
 	s.makeFaults(newSource(seed, 2))
 	s.makeDemand(newSource(seed, 3), c)
+	s.makeBundles(newSource(seed, 5), c.Bundles)
 	s.pollFrom = opening + newSource(seed, 4).below(15*minute)
 	s.sellIdeally()
 	return s
@@ -336,17 +339,17 @@ func (s *scenario) sellIdeally() {
 		}
 		n := 0
 		for ; n < len(backs) && backs[n].at <= w.at; n++ {
-			left[backs[n].sku] += int64(backs[n].units)
+			s.add(left, backs[n].sku, int64(backs[n].units))
 		}
 		backs = backs[n:]
 		units := int64(w.units)
-		if units > left[w.sku] {
-			if !w.fewer || left[w.sku] <= 0 {
+		if most := s.most(int(w.sku), left); units > most {
+			if !w.fewer || most <= 0 {
 				continue
 			}
-			units = left[w.sku]
+			units = most
 		}
-		left[w.sku] -= units
+		s.add(left, w.sku, -units)
 		s.ideal[w.sku] += units
 		if w.cancelAfter > 0 {
 			add(back{w.at + w.cancelAfter, w.sku, int32(units)})

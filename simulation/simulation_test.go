@@ -136,9 +136,40 @@ func TestClaimChannels(t *testing.T) {
 	}
 }
 
+// TestBundles has bundles beside their components, on every kind of channel and through faults of every sort: strict oversells nothing of a component. When a bundle takes more to be left of
+// its allotments than is, it does.
+func TestBundles(t *testing.T) {
+	c := small(Strict, Adaptive, Pooled, Polling)
+	c.SKUs, c.Bundles, c.Check = 12, 4, true
+	r := run(t, c)
+	for i := range r.Modes {
+		m := &r.Modes[i]
+		t.Logf("%s: %d orders, %d bundles, %d oversold, sell-through %.4f, %.2f writes a sale, %d checks", m.Mode, m.Orders, m.Bundles, m.OversoldUnits, m.SellThrough, m.WritesPerSale, m.Checks)
+		if m.Bundles < 500 || m.SellThrough < 0.7 {
+			t.Errorf("%s: %d bundles, sell-through %.4f", m.Mode, m.Bundles, m.SellThrough)
+		}
+	}
+	if strict := &r.Modes[0]; strict.OversoldUnits != 0 || *strict.MinSlack < 0 || strict.SellThrough < 0.95 {
+		t.Errorf("strict oversold %d, slack %d, sell-through %.4f", strict.OversoldUnits, *strict.MinSlack, strict.SellThrough)
+	}
+	if r.Modes[2].OversoldUnits == 0 || r.Modes[3].OversoldUnits == 0 {
+		t.Errorf("pooled oversold %d, polling %d", r.Modes[2].OversoldUnits, r.Modes[3].OversoldUnits)
+	}
+	again := run(t, c)
+	for i := range r.Modes {
+		if again.Modes[i].Trace != r.Modes[i].Trace {
+			t.Errorf("%s: another trace", r.Modes[i].Mode)
+		}
+	}
+	c.Modes, c.Check, c.generous = []Mode{Strict}, false, true
+	if m := run(t, c).Modes[0]; m.OversoldUnits == 0 {
+		t.Error("a bundle that takes more than is left of its allotments oversells nothing")
+	}
+}
+
 func TestRunRefusesNonsense(t *testing.T) {
-	_, err := Run(t.Context(), Config{Seeds: -1, Modes: []Mode{"hope"}, Channels: 10_000, Hours: 1000}, nil)
-	for _, want := range []string{"seeds", "hope", "channels", "hours"} {
+	_, err := Run(t.Context(), Config{Seeds: -1, Modes: []Mode{"hope"}, Channels: 10_000, Hours: 1000, Bundles: 1000, Claims: 1}, nil)
+	for _, want := range []string{"seeds", "hope", "channels", "hours", "bundles 1000", "bundles and claim channels"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: want a word on %s", err, want)
 		}

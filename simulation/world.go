@@ -62,7 +62,7 @@ type world struct {
 	moved    []int32 // by move: units that it came to
 	known    []uint8 // by want: what the ledger has of it
 	skuNames []string
-	names    []string // of channels
+	names    []string // of channels, then of those that stand for bundles
 	nextWant int
 	parts    []part
 	alloc    allocating
@@ -104,6 +104,9 @@ func newWorld(c *Config, sc *scenario, m Mode) (*world, error) {
 	for i := range w.markets {
 		w.markets[i] = market{shop: &sc.shops[i], r: newSource(sc.seed, 100+uint64(i)), cells: make([]cell, len(sc.lines)), until: begin}
 		w.names = append(w.names, "channel-"+pad(i))
+	}
+	for i := range sc.kits {
+		w.names = append(w.names, event.BundleChannel("sku-"+pad(int(sc.kits[i].sku))))
 	}
 	for i := range sc.lines {
 		w.skuNames = append(w.skuNames, "sku-"+pad(i))
@@ -262,20 +265,26 @@ func (w *world) take(ch int, i, units int32, claimed uint8) {
 	w.res.Orders++
 	w.res.Units += int64(units)
 	w.kept[x.sku] += int64(units)
-	if left := w.left[x.sku]; left < int64(units) {
-		over := int64(units) - max(0, left)
-		w.oversold[x.sku] += over
-		w.byCounts[x.sku] += min(over, max(0, w.lost[x.sku]-max(0, -left))) // it would have been there
-		w.trace(0xEE, uint64(i), uint64(units))
+	if w.sc.kitOf(x.sku) >= 0 {
+		w.res.Bundles += int64(units)
 	}
-	w.left[x.sku] -= int64(units)
+	for _, p := range w.sc.makes[x.sku] {
+		takes := int64(units) * int64(p.units)
+		if left := w.left[p.sku]; left < takes {
+			over := takes - max(0, left)
+			w.oversold[p.sku] += over
+			w.byCounts[p.sku] += min(over, max(0, w.lost[p.sku]-max(0, -left))) // it would have been there
+			w.trace(0xEE, uint64(i), uint64(units))
+		}
+		w.left[p.sku] -= takes
+	}
 	w.told(ch, change{at: m.clock(w.now), want: i, units: units, claimed: claimed})
 	if x.cancelAfter > 0 {
 		w.add(happening{at: w.now + x.cancelAfter, kind: orderCancelled, a: i, b: units, c: x.channel})
 	} else if x.returnAfter > 0 {
 		w.add(happening{at: w.now + x.returnAfter, kind: goodsReturned, a: i, b: units})
 	}
-	w.verify(int(x.sku))
+	w.verifySold(x.sku)
 }
 
 // told has a channel list a change, and send a webhook for it: once, twice or never.
@@ -297,7 +306,7 @@ func (w *world) told(ch int, c change) {
 func (w *world) cancel(ch, want int, units int32) {
 	x := &w.sc.wants[want]
 	m := &w.markets[ch]
-	w.left[x.sku] += int64(units)
+	w.sc.add(w.left, x.sku, int64(units))
 	w.res.CancelledUnits += int64(units)
 	w.kept[x.sku] -= int64(units)
 	if m.restocks {
@@ -305,13 +314,13 @@ func (w *world) cancel(ch, want int, units int32) {
 		m.cells[x.sku].restored += units
 	}
 	w.told(ch, change{at: m.clock(w.now), want: int32(want), units: units, cancelled: true})
-	w.verify(int(x.sku))
+	w.verifySold(x.sku)
 }
 
 func (w *world) goodsBack(want int, units int32) {
 	x := &w.sc.wants[want]
-	w.shelf[x.sku] += int64(units)
-	w.left[x.sku] += int64(units)
+	w.sc.add(w.shelf, x.sku, int64(units))
+	w.sc.add(w.left, x.sku, int64(units))
 	w.append(logged{kind: event.ReturnReceived, sku: x.sku, ref: int32(want), units: units, occurred: w.now})
 }
 

@@ -21,6 +21,7 @@ type simulateCmd struct {
 	Channels  int      `help:"Channels that sell the same stock." default:"30"`
 	Claims    int      `help:"Of the channels, how many ask Onhand for each order (adapter: claim) rather than show a number." name:"claim-channels" default:"0"`
 	SKUs      int      `name:"skus" help:"SKUs in a world." default:"24"`
+	Bundles   int      `help:"Of the SKUs, how many are bundles of two others, which are sold by themselves as well." default:"0"`
 	Demand    int      `help:"Buyers in a world." default:"14000"`
 	Hours     int64    `help:"Hours of demand in a world." default:"2"`
 	Check     bool     `help:"Verify the invariants of strict after everything that happens, and stop where one breaks."`
@@ -31,7 +32,7 @@ type simulateCmd struct {
 // Run simulates and prints what each mode did. The exit status is 1 when an invariant broke.
 func (c *simulateCmd) Run(ctx context.Context, s streams) error {
 	cfg := simulation.Config{
-		Seeds: c.Seeds, SeedStart: c.SeedStart, Channels: c.Channels, Claims: c.Claims, SKUs: c.SKUs, Demand: c.Demand, Hours: c.Hours, Check: c.Check, Workers: c.Workers,
+		Seeds: c.Seeds, SeedStart: c.SeedStart, Channels: c.Channels, Claims: c.Claims, SKUs: c.SKUs, Bundles: c.Bundles, Demand: c.Demand, Hours: c.Hours, Check: c.Check, Workers: c.Workers,
 	}
 	for _, m := range c.Modes {
 		cfg.Modes = append(cfg.Modes, simulation.Mode(m))
