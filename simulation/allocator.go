@@ -82,6 +82,7 @@ func (w *world) buildOnhand() error {
 	w.alloc.plan = catalog.Compile(s)
 	w.alloc.turn = make([]*lot, len(w.parts))
 	w.newEngine()
+	w.followed()
 	for _, p := range w.alloc.parts {
 		w.alloc.engine.Start(p)
 	}
@@ -472,6 +473,7 @@ func (w *world) allocatorReturns() {
 		w.storeBooks(i)
 	}
 	w.readBooks()
+	w.followed()
 	w.wakeAllocator()
 }
 

@@ -118,6 +118,15 @@ func (w *world) knowBundles(e *targeting.Engine) {
 	}
 }
 
+// followed has bundles decided: all that there was of their components has been read.
+func (w *world) followed() {
+	for i := range w.sc.kits {
+		for _, p := range w.sc.kits[i].of {
+			w.alloc.engine.Followed([]string{w.skuNames[p.sku]})
+		}
+	}
+}
+
 // componentLevel is a level as the owner of a bundle reads it. It is used beyond its turn, and the records of a topic are written over once they are compacted.
 func (w *world) componentLevel(l *ledger.Level) *ledger.Level {
 	x := *l

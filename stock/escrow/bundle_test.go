@@ -728,6 +728,7 @@ func (m *kitModel) engineTurn(w *kitWorld, i int) (did turned) {
 			e.ComponentLevel(sideSKUs[j], m.level(j, &x.levels[j]))
 			e.ComponentBooks(sideSKUs[j], x.books[j].snapshot(sideSKUs[j]))
 		}
+		e.Followed(sideSKUs[:m.parts])
 	}
 	e.Level(p, m.level(i, &x.read))
 	for k := range m.kinds[i] {
