@@ -32,7 +32,7 @@ type Config struct {
 	OpenWindow    time.Duration `help:"How long an order line, reservation or purchase order that stays open is remembered." default:"9600h" env:"LEDGER_OPEN_WINDOW"`
 	MaxQuantity   int64         `help:"Larger quantities are rejected as absurd." default:"10000000" env:"LEDGER_MAX_QUANTITY"`
 	CheckedFrom   time.Time     `help:"Events appended from this moment on (RFC 3339) are rejected unless they came through ingest, which holds them against the catalog; never without it. Another moment makes the ledger fold anew." env:"LEDGER_CHECKED_FROM"`
-	BatchEvents   int           `help:"Most events in one step." default:"65536" env:"LEDGER_BATCH_EVENTS"`
+	BatchEvents   int           `help:"Most events in one step." default:"131072" env:"LEDGER_BATCH_EVENTS"`
 	BatchSKUs     int           `name:"batch-skus" help:"Most SKUs that one step changes." default:"4096" env:"LEDGER_BATCH_SKUS"`
 	BatchLimit    int           `help:"Most SKUs in one request to the availability API." default:"5000" env:"LEDGER_BATCH_LIMIT"`
 	ChangeStreams int           `help:"Most streams of changes at once." default:"256" env:"LEDGER_CHANGE_STREAMS"`
@@ -48,7 +48,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Namespace: "oh", Group: "onhand-ledger-projector", Window: ledger.DefaultWindow, CountWindow: ledger.DefaultCountWindow,
-		OpenWindow: ledger.DefaultOpenWindow, MaxQuantity: int64(ledger.DefaultMaxQuantity), BatchEvents: 65_536, BatchSKUs: 4096, BatchLimit: 5000,
+		OpenWindow: ledger.DefaultOpenWindow, MaxQuantity: int64(ledger.DefaultMaxQuantity), BatchEvents: 131_072, BatchSKUs: 4096, BatchLimit: 5000,
 		ChangeStreams: 256, ChangeSKUs: 1000, ChangePending: 10_000, ChangeReplay: 200_000, CheckRate: 1000, Session: 10 * time.Second, Drain: 15 * time.Second,
 	}
 }
@@ -68,7 +68,7 @@ func (c Config) Validate() error {
 	for _, x := range []struct {
 		name    string
 		v, most int
-	}{{"batch-events", c.BatchEvents, 100_000}, {"batch-skus", c.BatchSKUs, 10_000}, {"batch-limit", c.BatchLimit, 100_000},
+	}{{"batch-events", c.BatchEvents, 200_000}, {"batch-skus", c.BatchSKUs, 10_000}, {"batch-limit", c.BatchLimit, 100_000},
 		{"change-streams", c.ChangeStreams, 100_000}, {"change-skus", c.ChangeSKUs, 100_000}, {"change-pending", c.ChangePending, 10_000_000}} {
 		if x.v < 1 || x.v > x.most {
 			errs = append(errs, fmt.Errorf("%s %d: want 1 to %d", x.name, x.v, x.most))

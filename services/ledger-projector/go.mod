@@ -21,7 +21,7 @@ require (
 	go.uber.org/goleak v1.3.0 // no goroutine outlives a test
 )
 
-require golang.org/x/sync v0.24.0 // partitions verified and rebuilt together
+require golang.org/x/sync v0.24.0 // partitions assigned, verified and rebuilt together
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect

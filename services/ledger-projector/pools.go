@@ -12,9 +12,10 @@ type pools struct {
 	bytes, records sync.Pool
 }
 
-// GetDecompressBytes has room for most batches; the client grows what is too small, and gives that back.
+// GetDecompressBytes has room for most batches; the client grows what is too small, and gives that back. Memory of a smaller batch is let go: growing it costs as much
+// again as decompressing.
 func (p *pools) GetDecompressBytes(compressed []byte, _ kgo.CompressionCodecType) []byte {
-	if b, ok := p.bytes.Get().(*[]byte); ok {
+	if b, ok := p.bytes.Get().(*[]byte); ok && cap(*b) >= 4*len(compressed) {
 		return (*b)[:0]
 	}
 	return make([]byte, 0, 6*len(compressed))

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/schemas"
@@ -282,45 +284,62 @@ func (s *Service) assigned(ctx context.Context, offsets map[string]map[int32]kgo
 		return nil, ctx.Err()
 	}
 	s.joined.Store(true)
-	for p, o := range offsets[schemas.StockEvents] {
-		committed := o.EpochOffset().Offset
-		st := hotview.NewStore(s.deps.Redis, s.ns, p, s.id, s.identity)
-		var start int64
-		err := s.retry(ctx, "find where to go on", func() error {
-			end, err := s.end(ctx, p)
+	mine := offsets[schemas.StockEvents]
+	var mu sync.Mutex // of mine
+	finding, ctx := errgroup.WithContext(ctx)
+	finding.SetLimit(16)
+	for p, o := range maps.Clone(mine) {
+		finding.Go(func() error {
+			start, committed, err := s.resume(ctx, p, o.EpochOffset().Offset)
 			if err != nil {
 				return err
 			}
-			m, err := st.Peek(ctx)
-			if errors.Is(err, hotview.ErrDamaged) {
-				return nil // the worker folds anew
+			w := newWorker(s, p, start, max(0, committed))
+			mu.Lock()
+			mine[p] = kgo.NewOffset().At(start).WithEpoch(-1)
+			mu.Unlock()
+			s.mu.Lock()
+			old := s.workers[p]
+			s.workers[p] = w
+			s.mu.Unlock()
+			if old != nil {
+				old.stop(ctx)
 			}
-			if err != nil {
-				return err
-			}
-			if start = 0; st.Fits(m, end) {
-				start = m.Offset + 1
-			}
-			if committed > end || m.TopicID != s.identity.TopicID {
-				committed = 0 // it speaks of another log
-			}
+			go w.run()
 			return nil
 		})
-		if err != nil {
-			return nil, err
-		}
-		offsets[schemas.StockEvents][p] = kgo.NewOffset().At(start).WithEpoch(-1)
-		w := newWorker(s, p, start, max(0, committed))
-		s.mu.Lock()
-		old := s.workers[p]
-		s.workers[p] = w
-		s.mu.Unlock()
-		if old != nil {
-			old.stop(ctx)
-		}
-		go w.run()
+	}
+	if err := finding.Wait(); err != nil {
+		return nil, err
 	}
 	return offsets, nil
+}
+
+// resume is the offset at which a partition is to be read on, which Redis has, and the one before which the group says that all output has been acknowledged.
+func (s *Service) resume(ctx context.Context, p int32, grouped int64) (start, committed int64, err error) {
+	st := hotview.NewStore(s.deps.Redis, s.ns, p, s.id, s.identity)
+	committed = grouped
+	err = s.retry(ctx, "find where to go on", func() error {
+		end, err := s.end(ctx, p)
+		if err != nil {
+			return err
+		}
+		m, err := st.Peek(ctx)
+		if errors.Is(err, hotview.ErrDamaged) {
+			return nil // the worker folds anew
+		}
+		if err != nil {
+			return err
+		}
+		if start = 0; st.Fits(m, end) {
+			start = m.Offset + 1
+		}
+		if committed > end || m.TopicID != s.identity.TopicID {
+			committed = 0 // it speaks of another log
+		}
+		return nil
+	})
+	return start, committed, err
 }
 
 // end is the end offset of a partition of stock.events.

@@ -82,6 +82,9 @@ func (w *record) move(sku uint64, loc uint16, units Units, at int64) {
 	w.nMove = len(binary.AppendUvarint(buf, uint64(at)))
 }
 
+// leastJournal is room for some twenty records.
+const leastJournal = 1 << 10
+
 // segment is where the current bucket's bytes go.
 func (p *Partition) segment() *Segment {
 	n := len(p.journal)
@@ -97,8 +100,16 @@ func (p *Partition) segment() *Segment {
 	return &p.journal[n]
 }
 
+// grow makes room for n bytes. It doubles what there is, as a batch may be megabytes: append would copy them several times over.
+func (g *Segment) grow(n int) {
+	if cap(g.Data)-len(g.Data) < n {
+		g.Data = append(make([]byte, 0, max(2*cap(g.Data), len(g.Data)+n, leastJournal)), g.Data...)
+	}
+}
+
 func (p *Partition) append(w *record) {
 	g := p.segment()
+	g.grow(1 + len(w.id) + w.nItem + w.nMove)
 	g.Data = append(g.Data, w.flags)
 	if w.flags&hasID != 0 {
 		g.Data = append(g.Data, w.id[:]...)
