@@ -113,6 +113,14 @@ func (c Config) options(log *slog.Logger, clientID string, more []kgo.Opt) ([]kg
 	return append(opts, more...), nil
 }
 
+// Hurry has a client send at once what it has buffered and would let linger: somebody waits for it. It does not wait for the answers. The first records
+// of a topic linger all the same: the client has to ask where to send them.
+func Hurry(client *kgo.Client) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = client.Flush(ctx) // it says that nobody waited for the answers
+}
+
 // Close has a member leave its group and closes its client, and waits for that no longer than it is told: a join that is under way must end first, and it lasts until
 // the sessions of members that died have ended. What is left then goes on by itself, and ends with the process at the latest.
 func Close(client *kgo.Client, within time.Duration) {

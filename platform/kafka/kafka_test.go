@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"math/big"
 	"net"
@@ -313,6 +314,30 @@ func TestKeysGoWhereKafkasOwnClientsSendThem(t *testing.T) {
 		if want := hash & 0x7fffffff % 32; r.Partition != want {
 			t.Errorf("%s went to partition %d, want %d", key, r.Partition, want)
 		}
+	}
+}
+
+func TestHurryEndsALinger(t *testing.T) {
+	brokers := start(t, kfake.SeedTopics(1, "t"))
+	client, err := Config{Brokers: brokers}.Client(quietLog, "test", kgo.ProducerLinger(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	acked := make(chan error, 2)
+	client.Produce(t.Context(), &kgo.Record{Topic: "t", Value: []byte("before")}, func(_ *kgo.Record, err error) { acked <- err })
+	if err := errors.Join(client.Flush(t.Context()), <-acked); err != nil {
+		t.Fatal(err)
+	}
+	client.Produce(t.Context(), &kgo.Record{Topic: "t", Value: []byte("now")}, func(_ *kgo.Record, err error) { acked <- err })
+	Hurry(client)
+	select {
+	case err := <-acked:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the record lingers though it was to hurry")
 	}
 }
 

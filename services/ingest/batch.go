@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/onhand/onhand/platform/kafka"
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/platform/telemetry"
 	"github.com/onhand/onhand/schemas"
@@ -81,6 +82,7 @@ type call struct {
 	lim        intake.Limits
 	keep       bool // refused items go to stock.rejected
 	failedOnly bool
+	hurry      bool // somebody waits for what follows from it: it does not linger
 	spans      bool // items of their own spans: there are several
 	seen       *recent
 	order      order.Order // reused
@@ -322,6 +324,9 @@ func (c *call) send(ctx context.Context, batch []pending, rejects []*kgo.Record)
 		})
 	}
 	a.got()
+	if c.hurry {
+		kafka.Hurry(c.s.producer)
+	}
 	select {
 	case <-a.done:
 	case <-ctx.Done():

@@ -18,7 +18,7 @@ type Config struct {
 	RequestsPerSecond    float64       `help:"Requests a second that each API key may make; 0 for no limit." default:"5000" env:"INGEST_REQUESTS_PER_SECOND"`
 	Burst                int           `help:"Requests that an API key may make at once after a pause." default:"10000" env:"INGEST_BURST"`
 	AckTimeout           time.Duration `help:"Longest wait for Kafka to acknowledge, before 503." default:"15s" env:"INGEST_ACK_TIMEOUT"`
-	Linger               time.Duration `help:"How long a record waits for others to go with it." default:"2ms" env:"INGEST_LINGER"`
+	Linger               time.Duration `help:"How long a record waits for others to go with it; one about a reservation does not." default:"2ms" env:"INGEST_LINGER"`
 	IdleTimeout          time.Duration `help:"Longest pause within a request's body." default:"30s" env:"INGEST_IDLE_TIMEOUT"`
 	IdempotencyTTL       time.Duration `help:"How long an Idempotency-Key and its answer are remembered." default:"24h" env:"INGEST_IDEMPOTENCY_TTL"`
 	Session              time.Duration `help:"How long an instance may be silent before its partitions of orders.in go to another; the broker bounds it." default:"10s" env:"INGEST_SESSION"`

@@ -200,7 +200,7 @@ func (s *Service) ask(ctx context.Context, events []event.Event, more ...*kgo.Re
 		defer s.decisions.await(events[i].ID, answers[i])()
 		u.records = append(u.records, s.deps.Codec.EventRecord(&events[i]))
 	}
-	c := call{s: s}
+	c := call{s: s, hurry: true}
 	c.trace(ctx, &u)
 	began := time.Now()
 	batch := []pending{{unit: u}}

@@ -73,6 +73,7 @@ type output struct {
 	records []*kgo.Record
 	left    int      // not acknowledged yet; under box.mu
 	answers []*stray // are answered once all is acknowledged
+	awaited bool     // a caller waits for one of its records, a decision: they do not linger
 
 	watermarks []order.Watermark // to be passed on once all is acknowledged
 }
@@ -98,6 +99,9 @@ func (b *output) send() {
 		o.w.s.client.Produce(o.ctx, r, b.acknowledge)
 	}
 	b.records, b.values, b.slab = nil, nil, nil
+	if b.awaited {
+		kafka.Hurry(o.w.s.client)
+	}
 	o.w.s.totals.levels.Add(levels)
 }
 

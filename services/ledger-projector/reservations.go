@@ -31,6 +31,7 @@ const (
 func (w *worker) decide(o *output, e *event.Event, offset int64, b *hotview.Batch) {
 	d := w.state.Decision()
 	d.DecidedAt = time.Now().UnixMicro()
+	o.awaited = true
 	w.keep(o, topics.Record(schemas.ReservationDecisions, d.ReservationID, w.s.deps.Codec.AppendDecision(nil, d)), offset, b)
 	if e.Kind != event.ReservationAborted || e.PeerSKU == "" || e.PeerSKU == e.SKU {
 		return
