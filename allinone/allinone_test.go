@@ -109,21 +109,28 @@ rules:
   - {id: all, mode: pooled}
 `
 
-func TestOneProcess(t *testing.T) {
-	defer goleak.VerifyNone(t)
-	dir := t.TempDir()
-	market, err := marketplace.New(marketplace.Config{Watermarks: 10 * time.Millisecond}) // they never stop, and all gets quiet nevertheless
+// startMarket has marketplaces run until the test ends; their watermarks never stop, and all gets quiet nevertheless.
+func startMarket(t *testing.T) *marketplace.Server {
+	t.Helper()
+	market, err := marketplace.New(marketplace.Config{Watermarks: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := market.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := market.Stop(context.Background()); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return market
+}
+
+func TestOneProcess(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	dir := t.TempDir()
+	market := startMarket(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 

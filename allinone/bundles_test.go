@@ -36,20 +36,9 @@ listings:
 // TestBundlesSellOutOnMarketplaces sells two components and a bundle of them on three marketplaces that sell what they show, through the whole process on its own parts, with a stop and a start on the way.
 // No unit is sold twice, nearly all is sold, and in the end the ledger and the marketplaces agree.
 func TestBundlesSellOutOnMarketplaces(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	t.Cleanup(func() { goleak.VerifyNone(t) })
 	dir := t.TempDir()
-	market, err := marketplace.New(marketplace.Config{Watermarks: 10 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := market.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := market.Stop(context.Background()); err != nil {
-			t.Error(err)
-		}
-	}()
+	market := startMarket(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	check := func(err error) {

@@ -129,14 +129,13 @@ func (w *world) followed() {
 
 // componentLevel is a level as the owner of a bundle reads it. It is used beyond its turn, and the records of a topic are written over once they are compacted.
 func (w *world) componentLevel(l *ledger.Level) *ledger.Level {
-	x := *l
-	x.Locations, x.Sold, x.Restored, x.Allotments = slices.Clone(l.Locations), slices.Clone(l.Sold), slices.Clone(l.Restored), slices.Clone(l.Allotments)
+	x := l.Clone()
 	if w.cfg.generous {
 		for i := range x.Allotments {
 			x.Allotments[i].Units += 10
 		}
 	}
-	return &x
+	return x
 }
 
 // storeBooks has the allocator read the books of a component after they were written.

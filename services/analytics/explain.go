@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -265,8 +266,9 @@ func before(from time.Time) string {
 
 func (s *Service) explain(ctx context.Context, sku, channel string, at time.Time, args map[string]string) (*Explanation, error) {
 	a := &asker{s: s, ctx: ctx, args: args}
-	of := a.components(sku)
-	if found := a.about(sku); !found && len(of) == 0 || a.err != nil {
+	found := a.about(sku)
+	of := a.components()
+	if !found && len(of) == 0 || a.err != nil {
 		return nil, a.err
 	}
 	x := &Explanation{SKU: sku, Time: at, Channels: []ExplainedChannel{}}
@@ -274,7 +276,6 @@ func (s *Service) explain(ctx context.Context, sku, channel string, at time.Time
 	if len(of) > 0 {
 		x.Stock.Missing, x.Stock.Gone = "it was a bundle, which has no stock of its own", false
 		x.Bundle = a.bundle(of)
-		a.about(sku)
 	}
 	books := a.books(x)
 	a.targets(x, channel, books)
@@ -295,9 +296,8 @@ func (a *asker) about(sku string) (found bool) {
 	return found
 }
 
-// components is what the SKU was made of; nothing when it was no bundle.
-func (a *asker) components(sku string) (of []catalog.Component) {
-	a.args["sku"] = escape.Replace(sku)
+// components is what the SKU that is asked about was made of; nothing when it was no bundle.
+func (a *asker) components() (of []catalog.Component) {
 	var skus []string
 	var quantities []int64
 	a.each(func() {
@@ -310,6 +310,8 @@ func (a *asker) components(sku string) (of []catalog.Component) {
 
 // bundle finds what the components of a bundle made of it, with the rules of then.
 func (a *asker) bundle(of []catalog.Component) *PastBundle {
+	asked := maps.Clone(a.args)
+	defer func() { a.args = asked }()
 	plan := catalog.Compile(&catalog.Settings{Rules: a.rulesThen()})
 	b := &PastBundle{}
 	var parts []bundle.Part

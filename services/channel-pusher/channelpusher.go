@@ -231,6 +231,24 @@ func commitmentOf(p *partition) commitment {
 	return c
 }
 
+// commitments is what to commit, by topic and partition.
+type commitments map[string]map[int32]commitment
+
+// put takes in what to commit of a partition.
+func (c commitments) put(topic string, id int32, x commitment) {
+	if c[topic] == nil {
+		c[topic] = make(map[int32]commitment)
+	}
+	c[topic][id] = x
+}
+
+// add takes in what is to be committed of a partition and is not yet.
+func (c commitments) add(p *partition) {
+	if x := commitmentOf(p); x.offset > p.stored || x.offset == p.stored && x.metadata != p.told {
+		c.put(p.topic, p.id, x)
+	}
+}
+
 // doubtsOf reads the metadata of a commit. What cannot be read, as of an older version, tells nothing: then the wait begins anew.
 func doubtsOf(metadata string) (out []queue.Doubt) {
 	if json.Unmarshal([]byte(metadata), &out) != nil {
@@ -287,14 +305,11 @@ func (s *Service) fromStart(ctx context.Context, offsets map[string]map[int32]kg
 // claim commits the start of partitions that nobody ever had, before anything of them is begun: so that no commit means that nothing was. Where that fails,
 // what is there counts as begun.
 func (s *Service) claim(ctx context.Context, fetches kgo.Fetches) {
-	offsets := make(map[string]map[int32]commitment)
+	offsets := make(commitments)
 	s.mu.Lock()
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		if x, ok := s.came[p.Topic][p.Partition]; ok && x.settled < 0 && x.end != claimed {
-			if offsets[p.Topic] == nil {
-				offsets[p.Topic] = make(map[int32]commitment)
-			}
-			offsets[p.Topic][p.Partition] = commitment{}
+			offsets.put(p.Topic, p.Partition, commitment{})
 		}
 	})
 	s.mu.Unlock()
@@ -568,16 +583,11 @@ func (s *Service) commitLoop(ctx context.Context) {
 
 // commit commits every partition up to its oldest target that is not settled.
 func (s *Service) commit(ctx context.Context) error {
-	offsets := make(map[string]map[int32]commitment)
+	offsets := make(commitments)
 	for _, a := range s.all() {
 		a.mu.Lock()
 		for _, p := range a.parts {
-			if c := commitmentOf(p); c.offset > p.stored || c.offset == p.stored && c.metadata != p.told {
-				if offsets[p.topic] == nil {
-					offsets[p.topic] = make(map[int32]commitment)
-				}
-				offsets[p.topic][p.id] = c
-			}
+			offsets.add(p)
 		}
 		a.mu.Unlock()
 	}
@@ -635,7 +645,7 @@ func (s *Service) assigned(channel string) bool {
 
 // giveUp leaves partitions to another member: nothing of them is sent from now on, and requests under way are waited for.
 func (s *Service) giveUp(ctx context.Context, lost map[string][]int32, ours bool) {
-	offsets := make(map[string]map[int32]commitment)
+	offsets := make(commitments)
 	for t, ids := range lost {
 		s.mu.Lock()
 		a := s.accounts[strings.TrimPrefix(t, schemas.TargetsPrefix)]
@@ -655,14 +665,8 @@ func (s *Service) giveUp(ctx context.Context, lost map[string][]int32, ours bool
 			}
 			a.waitFor(ctx, p, s.cfg.Drain)
 			a.mu.Lock()
-			c := commitmentOf(p)
+			offsets.add(p)
 			a.mu.Unlock()
-			if c.offset > p.stored || c.offset == p.stored && c.metadata != p.told {
-				if offsets[t] == nil {
-					offsets[t] = make(map[int32]commitment)
-				}
-				offsets[t][id] = c
-			}
 		}
 	}
 	if ours && len(offsets) > 0 {
@@ -691,7 +695,7 @@ func (a *account) waitFor(ctx context.Context, p *partition, d time.Duration) {
 	}
 }
 
-func (s *Service) commitOffsets(ctx context.Context, commits map[string]map[int32]commitment) error {
+func (s *Service) commitOffsets(ctx context.Context, commits commitments) error {
 	offsets := make(map[string]map[int32]kgo.EpochOffset, len(commits))
 	for t, parts := range commits {
 		offsets[t] = make(map[int32]kgo.EpochOffset, len(parts))

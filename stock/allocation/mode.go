@@ -125,6 +125,14 @@ func ParseShare(name string) (Share, bool) {
 	return ByDemand, false
 }
 
+// RuleMode is the name of what rules ask for, as [ParseRuleMode] reads it.
+func (r *Rules) RuleMode() string {
+	if r.Guarantee != NoGuarantee {
+		return r.Guarantee.String()
+	}
+	return r.Mode.String()
+}
+
 // ParseRuleMode finds what a rule's mode asks for: pooled, adaptive or strict, or one of the divisions without a guarantee (waterfall, proportional,
 // fair); and false for a name that is none.
 func ParseRuleMode(name string) (m Mode, g Guarantee, ok bool) {

@@ -215,10 +215,19 @@ func TestChannelOversells(t *testing.T) {
 
 // TestRestockedUnitIsNoAlert: a channel puts a cancelled unit on sale again by itself, and sells or shows it before anybody has heard of the cancellation.
 func TestRestockedUnitIsNoAlert(t *testing.T) {
-	restored := func(d *desk, available units) {
+	cancelled := func(t *testing.T, d *desk, k kind) { // and now it is heard of
+		available := d.in.Stock[0].Available + 1
 		d.in.Stock[0].Available = available
 		d.s.Level(&escrow.Level{Version: d.s.Version() + 1, Previous: d.s.Version(), Available: available, At: d.in.Now, Event: "e2", Kind: event.SaleCancelled,
 			Counters: []escrow.Counter{{Channel: "a", Sold: d.sold["a"], Restored: 1}}})
+		d.answer()
+		d.settle()
+		d.in.Now += 1_000_000_000
+		d.answer()
+		d.settle()
+		if len(d.alerts) > 0 {
+			t.Errorf("%+v: alerts %+v", k, d.alerts)
+		}
 	}
 	for _, k := range []kind{cas, casOnly, absolute, readable, delta, tellsIt} {
 		t.Run("it was sold", func(t *testing.T) {
@@ -233,15 +242,7 @@ func TestRestockedUnitIsNoAlert(t *testing.T) {
 			d.shown["aA"]-- // and sells
 			d.level(d.in.Stock[0].Available-1, "a", event.SaleRecorded)
 			d.decide()
-			restored(d, d.in.Stock[0].Available+1)
-			d.answer()
-			d.settle()
-			d.in.Now += 1_000_000_000
-			d.answer()
-			d.settle()
-			if len(d.alerts) > 0 {
-				t.Errorf("%+v: alerts %+v", k, d.alerts)
-			}
+			cancelled(t, d, k)
 			if d.s.Exposed() > d.s.Available() {
 				t.Errorf("%+v: %d exposed of %d", k, d.s.Exposed(), d.s.Available())
 			}
@@ -260,15 +261,7 @@ func TestRestockedUnitIsNoAlert(t *testing.T) {
 				d.answer()
 				copy(d.in.Marks, marks)
 			}
-			restored(d, d.in.Stock[0].Available+1)
-			d.answer()
-			d.settle()
-			d.in.Now += 1_000_000_000
-			d.answer()
-			d.settle()
-			if len(d.alerts) > 0 {
-				t.Errorf("%+v: alerts %+v", k, d.alerts)
-			}
+			cancelled(t, d, k)
 		})
 	}
 }

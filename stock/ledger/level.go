@@ -1,6 +1,10 @@
 package ledger
 
-import "github.com/onhand/onhand/stock/event"
+import (
+	"slices"
+
+	"github.com/onhand/onhand/stock/event"
+)
 
 // Units is a number of pieces of one SKU; a bucket may be negative, and then says so.
 type Units = event.Units
@@ -57,6 +61,13 @@ type Level struct {
 	AppliedAt        int64
 	PreviousVersion  int64 // of the record emitted before this one; 0 when not known
 	Generation       int64 // how often the ledger was rebuilt: a level of a later one replaces those of earlier ones
+}
+
+// Clone is a copy that shares nothing with the level which may be written over.
+func (l *Level) Clone() *Level {
+	c := *l
+	c.Locations, c.Sold, c.Restored, c.Allotments = slices.Clone(l.Locations), slices.Clone(l.Sold), slices.Clone(l.Restored), slices.Clone(l.Allotments)
+	return &c
 }
 
 // Available is the sum over all locations, less what is committed without one.

@@ -103,11 +103,7 @@ func (s *side) channel(i int) string {
 
 // mode is the name of what the rules ask for.
 func (s *side) mode(sku string) string {
-	r := s.plan.Rules(sku, s.Listings[sku])
-	if r.Guarantee != allocation.NoGuarantee {
-		return r.Guarantee.String()
-	}
-	return r.Mode.String()
+	return s.plan.Rules(sku, s.Listings[sku]).RuleMode()
 }
 
 // components is those of a bundle.

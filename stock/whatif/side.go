@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/onhand/onhand/stock/allocation"
 	"github.com/onhand/onhand/stock/catalog"
 	"github.com/onhand/onhand/stock/escrow"
 	"github.com/onhand/onhand/stock/event"
@@ -215,7 +214,7 @@ func (s *side) track(window map[string]int32) {
 			continue
 		}
 		l := s.settings.Listings[id]
-		k := &sku{id: id, mode: modeOf(s.plan.Rules(id, l))}
+		k := &sku{id: id, mode: s.plan.Rules(id, l).RuleMode()}
 		s.skus[id] = k
 		s.out.SKUs[k.mode]++
 		if p, ok := window[id]; ok {
@@ -248,20 +247,12 @@ func (s *side) holding(id string) *fold {
 	return s.fold(-1)
 }
 
-// modeOf is the name of what the rules ask for.
-func modeOf(r *allocation.Rules) string {
-	if r.Guarantee != allocation.NoGuarantee {
-		return r.Guarantee.String()
-	}
-	return r.Mode.String()
-}
-
 // history gives the engine the level of a SKU at the beginning of the window, and before it one for each sale of the time before, moved as far back as the beginning is.
 func (s *side) history(k *sku, recent []sale, warm int64) {
 	if !s.load(k) {
 		return
 	}
-	l := copied(&s.level)
+	l := s.level.Clone()
 	ahead := func(channel string) *event.Units {
 		at := slices.IndexFunc(l.Sold, func(c ledger.ChannelUnits) bool { return c.Channel == channel })
 		if at < 0 { // a rebuilt level may not have it
@@ -287,12 +278,6 @@ func (s *side) history(k *sku, recent []sale, warm int64) {
 	if s.engine.Follows(k.id) {
 		s.engine.ComponentLevel(k.id, l)
 	}
-}
-
-func copied(l *ledger.Level) *ledger.Level {
-	c := *l
-	c.Locations, c.Sold, c.Restored, c.Allotments = slices.Clone(l.Locations), slices.Clone(l.Sold), slices.Clone(l.Restored), slices.Clone(l.Allotments)
-	return &c
 }
 
 // load reads the level of a SKU; false when there is none.
@@ -366,7 +351,7 @@ func (s *side) apply(k *sku, e *event.Event) ledger.Result {
 	}
 	l := &s.level
 	if s.engine.Follows(k.id) {
-		l = copied(l)
+		l = l.Clone()
 		s.engine.ComponentLevel(k.id, l)
 	}
 	s.engine.Level(s.part, l)

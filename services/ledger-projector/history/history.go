@@ -124,7 +124,7 @@ func Of(ctx context.Context, q Query, yield func(Change) error) (*ledger.Level, 
 					}
 					failed = yield(c)
 				}
-				before = clone(&after)
+				before = *after.Clone()
 				if after.SKU != "" {
 					level = &before
 				}
@@ -142,13 +142,6 @@ func Of(ctx context.Context, q Query, yield func(Change) error) (*ledger.Level, 
 		}
 	}
 	return level, at, nil
-}
-
-func clone(l *ledger.Level) ledger.Level {
-	c := *l
-	c.Locations, c.Sold, c.Restored = slices.Clone(l.Locations), slices.Clone(l.Sold), slices.Clone(l.Restored)
-	c.Allotments = slices.Clone(l.Allotments)
-	return c
 }
 
 func micros(us int64) time.Time {
