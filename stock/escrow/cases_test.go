@@ -473,6 +473,29 @@ func TestAdaptiveComesBack(t *testing.T) {
 	}
 }
 
+// TestLendsToWhoeverHasNothing: a channel that holds what is kept back of its share, of stock that another cannot sell, does not leave that one with nothing.
+func TestLendsToWhoeverHasNothing(t *testing.T) {
+	d := newDesk(t, 7, allocation.Strict, cas, cas, cas)
+	d.in.Layout = allocation.NewLayout([]allocation.Seller{{ID: "a", Scope: []string{"W1"}}, {ID: "b", Scope: []string{"W1"}}, {ID: "c", Scope: []string{"W0"}}},
+		[]allocation.Place{{ID: "W0"}, {ID: "W1"}})
+	d.in.Stock = []allocation.Stock{{Place: 0, ID: "W0", Available: 6}, {Place: 1, ID: "W1", Available: 1}}
+	d.in.Offers[0].Paused, d.in.Offers[1].Paused = true, true
+	d.settle()
+	d.in.Offers[1].Paused = false
+	d.in.Version++
+	d.settle()
+	d.wants(map[string]units{"aA": 0, "bA": 1, "cA": 6})
+	d.in.Offers[0].Paused = false
+	d.in.Version++
+	d.settle()
+	a, _ := d.s.View("a")
+	b, _ := d.s.View("b")
+	if a.Share != 1 || b.Share != 0 {
+		t.Fatalf("shares %d and %d; want the unit to be the first one's", a.Share, b.Share)
+	}
+	d.wants(map[string]units{"aA": 1, "bA": 0, "cA": 6})
+}
+
 // TestAuditLooksAtOnce: a sale that was seen while a write was under way may have come before the answer or after it. Until somebody looks, exposure stays above
 // what the channel is thought to show.
 func TestAuditLooksAtOnce(t *testing.T) {

@@ -790,7 +790,7 @@ func (d *Decider) back(p *plan) int64 {
 
 // lend lowers the channels that hold far more than their share, as far as others have less than theirs: first those of which most comes back soonest.
 func (d *Decider) lend() {
-	var need, coming Units
+	var need, starving, coming Units
 	for i := range d.plans {
 		p := &d.plans[i]
 		if p.b == nil || p.b.Open() {
@@ -802,9 +802,14 @@ func (d *Decider) lend() {
 			continue
 		}
 		if p.at >= 0 && !p.b.retiring && p.share > 0 && e <= p.share {
-			need += p.share - p.keep - e // below zero where it holds some of what is kept back of its share: that much less is wanted
+			want := p.share - p.keep - e // below zero where it holds some of what is kept back of its share: that much less is wanted
+			need += want
+			if want > 0 && e < max(1, p.share/4) {
+				starving += want // what another keeps back does not serve it
+			}
 		}
 	}
+	need = max(need, starving)
 	for coming < need {
 		best, most := -1, Units(0)
 		for i := range d.plans {
