@@ -15,8 +15,8 @@ import (
 // limit of its own, and some 240 MB of its library are mapped.
 const Floor = 450 << 20
 
-// Limit keeps Go's memory limit: a floor, and above it a part more than what lives, so that the collector has room however much there is. A limit that what lives
-// comes close to would have it do nothing else.
+// Limit keeps Go's memory limit: a floor, and above it more than what lives, so that the collector has room however much there is. A limit that what lives
+// comes close to would have it do nothing else, and callers wait meanwhile.
 type Limit struct {
 	floor atomic.Int64 // bytes
 	ours  bool         // GOMEMLIMIT leaves it to us
@@ -64,5 +64,10 @@ func (m *Limit) adjust() {
 	debug.SetMemoryLimit(limit(m.floor.Load(), at(0), at(1)-at(2)-at(3)-at(4)))
 }
 
-// limit is a quarter more than what lives on the heap, with the rest of what Go uses beside it; at least the floor. All in bytes.
-func limit(floor, live, rest int64) int64 { return max(floor, live+live/4+max(rest, 0)) }
+// limit is what lives on the heap, with room beside it and the rest of what Go uses; at least the floor. The room is a quarter of what lives, as far as the floor is
+// thought for that, and beyond it more, up to as much again, which is Go's own measure: with a quarter, the collector is at work half of the time, and whoever allocates
+// helps it. All in bytes.
+func limit(floor, live, rest int64) int64 {
+	room := min(live, live/4+2*max(0, live-floor))
+	return max(floor, live+room+max(rest, 0))
+}

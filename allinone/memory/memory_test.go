@@ -8,8 +8,8 @@ import (
 
 func TestLimit(t *testing.T) {
 	const mb = 1 << 20
-	for _, c := range []struct{ live, rest, want int64 }{{0, 0, 450}, {300, 50, 450}, {400, 50, 550}, {4000, 100, 5100}, {400, -1, 500}} {
-		if got := limit(450*mb, c.live*mb, c.rest*mb); got != c.want*mb {
+	for _, c := range []struct{ live, rest, want int64 }{{0, 0, 450}, {300, 50, 450}, {400, 50, 550}, {450, 10, 572}, {500, 50, 775}, {550, 50, 937}, {4000, 100, 8100}, {400, -1, 500}} {
+		if got := limit(450*mb, c.live*mb, c.rest*mb); got/mb != c.want {
 			t.Errorf("%d MB live: limit %d MB, want %d", c.live, got/mb, c.want)
 		}
 	}

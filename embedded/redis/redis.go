@@ -37,25 +37,33 @@ func Start(port int) (*Redis, error) {
 	return r, nil
 }
 
-// ttlEvery is how exact expiry is.
-const ttlEvery = time.Second
+const (
+	ttlEvery = time.Second // how exact expiry is while there are few keys
+	ttlShare = 1000        // looking for what has expired takes at most one part in so many of the time
+)
 
-// expire lets keys expire as time goes by. The server's own way (ClockTTL) goes through all keys, sorted, at every command.
+// expire lets keys expire as time goes by. The server's own way (ClockTTL) goes through all keys, sorted, at every command. This does too, and nothing is answered
+// meanwhile (10 ms for 25,000 keys, on a machine with nothing else to do), so that it comes the more rarely the longer it takes. A key's time counts in steps of that: what lives
+// for less may go early, or stay until the next look.
 func (r *Redis) expire() {
 	defer close(r.done)
-	tick := time.NewTicker(ttlEvery)
-	defer tick.Stop()
+	next := time.NewTimer(ttlEvery)
+	defer next.Stop()
 	last := time.Now()
 	for {
 		select {
 		case <-r.ended:
 			return
-		case now := <-tick.C:
+		case now := <-next.C:
 			r.server.FastForward(now.Sub(last))
 			last = now
+			next.Reset(ttlPause(time.Since(now)))
 		}
 	}
 }
+
+// ttlPause is how long expired keys may stay, after it took so long to look for them.
+func ttlPause(took time.Duration) time.Duration { return max(ttlEvery, ttlShare*took) }
 
 // Addr is the address to connect to, host:port.
 func (r *Redis) Addr() string { return r.server.Addr() }
