@@ -11,9 +11,9 @@ import (
 	"github.com/onhand/onhand/stock/event"
 )
 
-// inBundle makes e the event of a component of bundle B.
+// inBundle makes e the event of a component of bundle B, of which nothing was reserved.
 func inBundle(e event.Event) event.Event {
-	e.Bundle = "B"
+	e.Bundle, e.ReservationID = "B", ""
 	return e
 }
 
@@ -21,7 +21,7 @@ func inBundle(e event.Event) event.Event {
 func TestBundleMovesNoStock(t *testing.T) {
 	p := New(Options{})
 	own := func(e event.Event) event.Event {
-		e.SKU, e.Bundle = "B", "B"
+		e.SKU, e.Bundle, e.ReservationID = "B", "B", ""
 		return e
 	}
 	applyAll(t, p, []event.Event{
@@ -68,6 +68,79 @@ func TestComponentsOfBundles(t *testing.T) {
 	applyAll(t, p, []event.Event{inBundle(ev("x", event.ShipmentConfirmed, 1, "order=o2", "at=A"))})
 	if l := levels(p)["S"]; l.Locations[0].OnHand != 9 || l.Locations[0].Committed != 0 || l.Unassigned != 1 || l.Available() != 8 {
 		t.Errorf("after what was left of the second order shipped: %s", show(l))
+	}
+}
+
+// A bundle that was reserved took its units from a hold. Neither log counts it as the bundle's, so that what was ever allotted to the bundle, and what its channels may have sold, stay what they were, whichever
+// log is ahead.
+func TestReservedBundlesLeaveTheAllotmentAlone(t *testing.T) {
+	allot := func(id, channel string, q Units) event.Event {
+		e := ev(id, event.AllotmentChanged, q, "by="+channel)
+		e.Sequence = 7
+		return e
+	}
+	sale := func(q Units, more ...string) event.Event {
+		e := inBundle(on("h", event.SaleRecorded, q, more...))
+		e.ReservationID = "h"
+		return e
+	}
+	receipt := ev("in", event.ReceiptReceived, 10, "at=A", "ref=")
+	for name, c := range map[string]struct {
+		events    []event.Event
+		available Units
+		left      map[string]Units
+		restored  Units
+	}{
+		"out of what was held":             {[]event.Event{receipt, allot("g", "bundle:B", 5), ask("h", 4), sale(4)}, 6, map[string]Units{"bundle:B": 5}, 0},
+		"a repeat":                         {[]event.Event{receipt, allot("g", "bundle:B", 5), ask("h", 4), sale(4), sale(4)}, 6, map[string]Units{"bundle:B": 5}, 0},
+		"too late":                         {[]event.Event{receipt, allot("g", "bundle:B", 5), ask("h", 4), on("h", event.ReservationReleased, 0), sale(4)}, 6, map[string]Units{"bundle:B": 5}, 0},
+		"of a claim channel":               {[]event.Event{receipt, allot("g", "web", 4), ask("h", 4), sale(4)}, 6, map[string]Units{"web": 0}, 0},
+		"of a claim channel, given back":   {[]event.Event{receipt, allot("g", "web", 4), ask("h", 4), on("h", event.ReservationReleased, 0)}, 10, map[string]Units{"web": 4}, 0},
+		"of a claim channel, too late":     {[]event.Event{receipt, allot("g", "web", 5), ask("h", 4), on("h", event.ReservationReleased, 0), sale(4)}, 6, map[string]Units{"web": 1}, 0},
+		"refused beyond the claim channel": {[]event.Event{receipt, allot("g", "web", 3), ask("h", 4)}, 10, map[string]Units{"web": 3}, 0},
+		"cancelled":                        {[]event.Event{receipt, allot("g", "bundle:B", 5), ask("h", 4), sale(4), inBundle(ev("c", event.SaleCancelled, 4))}, 10, map[string]Units{"bundle:B": 5}, 0},
+		"cancelled and on sale again": {[]event.Event{receipt, allot("g", "bundle:B", 5), ask("h", 4), sale(4), inBundle(ev("c", event.SaleCancelled, 4, "restocked"))}, 10,
+			map[string]Units{"bundle:B": 9}, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := New(Options{})
+			for i := range c.events {
+				if r := p.Apply(&c.events[i], int64(i), start+int64(i)); r.Outcome == Rejected {
+					t.Fatalf("%+v: %s", c.events[i], r.Fault.Detail)
+				}
+			}
+			l := levels(p)["S"]
+			if l.Available() != c.available {
+				t.Errorf("%d available, want %d: %s", l.Available(), c.available, show(l))
+			}
+			for _, a := range l.Allotments {
+				if want := c.left[a.Channel]; a.Units != want {
+					t.Errorf("%d are left to %s, want %d", a.Units, a.Channel, want)
+				}
+			}
+			sold, restored := Units(0), Units(0)
+			for _, x := range l.Sold {
+				sold += x.Units
+			}
+			for _, x := range l.Restored {
+				restored += x.Units
+			}
+			if sold != 0 || restored != c.restored {
+				t.Errorf("%d count as sold and %d as put back, want 0 and %d", sold, restored, c.restored)
+			}
+		})
+	}
+	// The bundle's own log: the channel has sold it, and nobody is asked about a hold, for there is none.
+	p := New(Options{})
+	own := sale(2)
+	own.SKU = "B"
+	for i := range 2 {
+		if r := p.Apply(&own, int64(i), start); r.Decided || r.Outcome == Rejected {
+			t.Errorf("the bundle's own event: %+v", r)
+		}
+	}
+	if l := levels(p)["B"]; !reflect.DeepEqual(l.Sold, []ChannelUnits{{Channel: "web", Units: 2}}) {
+		t.Errorf("the bundle's own event counts as sold %+v", l.Sold)
 	}
 }
 

@@ -228,6 +228,9 @@ func ofHold(k event.Kind) bool {
 	return k >= event.ReservationRequested && k <= event.ReservationAborted
 }
 
+// ofReservation says that the event is about what a reservation holds. A bundle's own is not: its components are held.
+func ofReservation(e *event.Event) bool { return e.ReservationID != "" && e.Bundle != e.SKU }
+
 // reserve decides an event of a reservation. It reports false for a release of a reservation that was not requested. s is nil when no event has changed the
 // SKU yet.
 func (p *Partition) reserve(s *SKU, e *event.Event, lo, hi uint64, offset int64, at int64) (r Result, done bool) {
@@ -444,7 +447,7 @@ func (p *Partition) sell(s *SKU, e *event.Event) (h *hold, taken Units, reason s
 
 // repeated answers an event that was applied before with how things stand now.
 func (p *Partition) repeated(s *SKU, e *event.Event, offset int64) bool {
-	if e.ReservationID == "" || !ofHold(e.Kind) && e.Kind != event.ReservationReleased && e.Kind != event.SaleRecorded {
+	if !ofReservation(e) || !ofHold(e.Kind) && e.Kind != event.ReservationReleased && e.Kind != event.SaleRecorded {
 		return false
 	}
 	h := p.hold(e.ReservationID, e.SKU)

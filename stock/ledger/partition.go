@@ -208,11 +208,17 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 	var h *hold
 	reason := ""
 	taken := Units(0) // of a sale: what was held for it, and left the channel's allotment when it was
-	if e.ReservationID != "" && e.Kind == event.SaleRecorded {
+	reserved := ofReservation(e) && e.Kind == event.SaleRecorded
+	if reserved {
 		h, taken, reason = p.sell(s, e)
 	}
 	if len(s.allotments) > 0 && e.Kind == event.SaleRecorded {
-		p.claim(s, e.Seller(), e.Quantity-taken)
+		switch {
+		case e.ReservationID == "" || e.Bundle == "":
+			p.claim(s, e.Seller(), e.Quantity-taken)
+		case reserved: // a bundle's allotment is for what its channels sell unseen: what was held never was of it
+			p.claim(s, e.Channel, e.Quantity-taken)
+		}
 	}
 	r := Result{Unknown: p.effect(s, e, &w)}
 	if h == nil {
@@ -220,7 +226,7 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 	} else {
 		p.appendHold(&w, h)
 	}
-	if e.ReservationID != "" && e.Kind == event.SaleRecorded {
+	if reserved {
 		p.decide(h, s, e, offset, reason)
 		r.Decided = true
 	}
@@ -255,7 +261,9 @@ func (p *Partition) effect(s *SKU, e *event.Event, w *record) (unknown bool) {
 		switch { // all that was sold so also counts for the bundle as a whole: by that its owner knows what its components' logs will say
 		case e.Kind == event.SaleRecorded:
 			p.count(&s.sold, e.Channel, q, e.OccurredAt)
-			p.count(&s.sold, event.BundleChannel(s.name), q, e.OccurredAt)
+			if e.ReservationID == "" { // else its units were held, and no component's log counts it as the bundle's
+				p.count(&s.sold, event.BundleChannel(s.name), q, e.OccurredAt)
+			}
 		case e.Kind == event.SaleCancelled && e.RestockedByChannel:
 			p.count(&s.restored, e.Channel, q, 0)
 			p.count(&s.restored, event.BundleChannel(s.name), q, 0)
@@ -273,7 +281,9 @@ func (p *Partition) effect(s *SKU, e *event.Event, w *record) (unknown bool) {
 	}
 	switch e.Kind {
 	case event.SaleRecorded:
-		p.count(&s.sold, e.Seller(), q, e.OccurredAt)
+		if e.Bundle == "" || e.ReservationID == "" {
+			p.count(&s.sold, e.Seller(), q, e.OccurredAt)
+		}
 		p.settle(s, w, p.line(e), classSale, share{here, q}, share{})
 	case event.SaleCancelled:
 		if e.RestockedByChannel {
