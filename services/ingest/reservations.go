@@ -22,7 +22,6 @@ import (
 	"github.com/onhand/onhand/platform/problem"
 	"github.com/onhand/onhand/schemas"
 	"github.com/onhand/onhand/services/ingest/internal/intake"
-	"github.com/onhand/onhand/stock/bundle"
 	"github.com/onhand/onhand/stock/event"
 	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/stock/order"
@@ -46,7 +45,7 @@ type ReservationDocument struct {
 
 // ReservationItemDocument is units of one SKU to be held.
 type ReservationItemDocument struct {
-	SKU      string `json:"sku" minLength:"1" maxLength:"128" doc:"The SKU." example:"MUG-BLUE"`
+	SKU      string `json:"sku" minLength:"1" maxLength:"128" doc:"The SKU. Of a bundle its components are held." example:"MUG-BLUE"`
 	Quantity int64  `json:"quantity" minimum:"1" doc:"Units." example:"2"`
 	Location string `json:"location,omitempty" maxLength:"128" doc:"The only location where they may be held."`
 }
@@ -62,7 +61,7 @@ type Reservation struct {
 	State     string         `json:"state" enum:"tentative,held,refused,aborted,released,expired,committed" doc:"tentative until it is decided; refused when stock did not cover it; aborted when it was not decided in time. Then released, expired or committed."`
 	Channel   string         `json:"channel,omitempty" doc:"The channel that it is for."`
 	ExpiresAt *time.Time     `json:"expires_at,omitempty" doc:"When it ends by itself, while it is held."`
-	Items     []ReservedItem `json:"items" doc:"By SKU."`
+	Items     []ReservedItem `json:"items" doc:"By SKU. Of a bundle: its components, with what else is held of them."`
 }
 
 // ReservedItem is how one SKU of a reservation stands.
@@ -295,12 +294,12 @@ func (s *Service) within(r *http.Request) (context.Context, context.CancelFunc) 
 }
 
 func (s *Service) postReservation(w http.ResponseWriter, r *http.Request) {
-	doc, fault := s.readReservation(w, r)
+	doc, parts, fault := s.readReservation(w, r)
 	if fault != nil {
 		problem.Write(w, fault)
 		return
 	}
-	events := s.requests(doc)
+	events := s.requests(doc, parts)
 	hash := events[0].RequestHash
 	ctx, cancel := s.within(r)
 	defer cancel()
@@ -401,14 +400,15 @@ func (s *Service) undecided(id string, err error) *problem.Details {
 	return d
 }
 
-// requests is the event of each part, in the order of the SKUs; the first SKU decides for all.
-func (s *Service) requests(doc *ReservationDocument) []event.Event {
-	items := slices.SortedFunc(slices.Values(doc.Items), func(a, b ReservationItemDocument) int { return strings.Compare(a.SKU, b.SKU) })
+// requests is the event of each part, in the order of the SKUs; the first SKU decides for all. The hash is of what was asked for, bundles as such.
+func (s *Service) requests(doc *ReservationDocument, items []ReservationItemDocument) []event.Event {
+	bySKU := func(a, b ReservationItemDocument) int { return strings.Compare(a.SKU, b.SKU) }
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%q", doc.Channel)
-	for _, x := range items {
+	for _, x := range slices.SortedFunc(slices.Values(doc.Items), bySKU) {
 		fmt.Fprintf(h, "%q %d %q", x.SKU, x.Quantity, x.Location)
 	}
+	items = slices.SortedFunc(slices.Values(items), bySKU)
 	now := time.Now()
 	events := make([]event.Event, len(items))
 	for i, x := range items {
@@ -496,13 +496,14 @@ func validReservationID(id string) bool {
 	return true
 }
 
-func (s *Service) readReservation(w http.ResponseWriter, r *http.Request) (*ReservationDocument, *problem.Details) {
+// readReservation reads what is asked for, and what has to be held for it: of a bundle, its components.
+func (s *Service) readReservation(w http.ResponseWriter, r *http.Request) (*ReservationDocument, []ReservationItemDocument, *problem.Details) {
 	if d := s.decisionsReady(); d != nil {
-		return nil, d
+		return nil, nil, d
 	}
 	var doc ReservationDocument
 	if fault := s.document(w, r, &doc); fault != nil {
-		return nil, fault
+		return nil, nil, fault
 	}
 	var fs []problem.Field
 	fault := func(pointer, code, format string, args ...any) {
@@ -514,7 +515,7 @@ func (s *Service) readReservation(w http.ResponseWriter, r *http.Request) (*Rese
 		fault("/id", "invalid", "id %.80q: want 1 to %d letters, digits and . _ ~ : -", doc.ID, maxReservationID)
 	}
 	if fault := s.catalogReady(r); fault != nil {
-		return nil, fault
+		return nil, nil, fault
 	}
 	if doc.Channel != "" {
 		if s.deps.Catalog.Settings().Channels[doc.Channel] == nil {
@@ -542,19 +543,19 @@ func (s *Service) readReservation(w http.ResponseWriter, r *http.Request) (*Rese
 			fault(where+"/"+f.Field, f.Reason, "%s", strings.TrimPrefix(f.Detail, "x: "))
 			continue
 		}
-		if l := s.deps.Catalog.Listing(x.SKU); l != nil && len(l.Components) > 0 {
-			fault(where+"/sku", "bundle", "SKU %.64q is a bundle, and nothing of it can be held: reserve its components (%.200s), and send the order to POST /v1/orders", x.SKU, bundle.Describe(l.Components))
-			continue
-		}
 		if before, twice := at[x.SKU]; twice {
 			fault(where+"/sku", "conflict", "%s is in items/%d too: name each SKU once, with all units", x.SKU, before)
 		}
 		at[x.SKU] = i
 	}
 	if len(fs) > 0 {
-		return nil, invalid(fs)
+		return nil, nil, invalid(fs)
 	}
-	return &doc, nil
+	parts, fs := s.parts(&doc)
+	if len(fs) > 0 {
+		return nil, nil, invalid(fs)
+	}
+	return &doc, parts, nil
 }
 
 func (s *Service) ttlFault(seconds int64) string {
@@ -692,6 +693,9 @@ func (s *Service) releases(id string, p whole, what, why string) []event.Event {
 func (s *Service) commitReservation(w http.ResponseWriter, r *http.Request) {
 	id, p, fault := s.known(r)
 	if fault == nil {
+		fault = s.catalogReady(r) // of an order's bundles, components are sold
+	}
+	if fault == nil {
 		_, fault = mediaType(r, map[string]string{jsonBody: jsonBody}, jsonBody+" (one order)")
 	}
 	var o order.Order
@@ -704,9 +708,8 @@ func (s *Service) commitReservation(w http.ResponseWriter, r *http.Request) {
 	}
 	now := time.Now()
 	o.ReceivedAt = now.UnixMicro()
-	sales := o.Sales(nil, sourceAPI)
-	lim := s.limits()
-	if fields := intake.CheckSales(sales, &lim); len(fields) > 0 {
+	sales, own, fields := s.commitment(id, p, &o)
+	if len(fields) > 0 {
 		problem.Write(w, invalid(fields))
 		return
 	}
@@ -715,7 +718,6 @@ func (s *Service) commitReservation(w http.ResponseWriter, r *http.Request) {
 	rest := "rest/" + strconv.FormatUint(h.Sum64(), 16)
 	ours := make(map[string]bool)
 	for i := range sales {
-		sales[i].ReservationID, sales[i].Checked = id, true
 		ours[sales[i].ID] = true
 	}
 	if state := p.state(); state != reservation.Held {
@@ -733,8 +735,11 @@ func (s *Service) commitReservation(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := s.within(r)
 	defer cancel()
-	record := topics.Record(schemas.Orders, o.ID, s.deps.Codec.AppendOrder(nil, &o))
-	if !s.askParts(ctx, w, id, p, append(s.verdicts(id, p), sales...), record) {
+	records := []*kgo.Record{topics.Record(schemas.Orders, o.ID, s.deps.Codec.AppendOrder(nil, &o))}
+	for i := range own {
+		records = append(records, s.deps.Codec.EventRecord(&own[i]))
+	}
+	if !s.askParts(ctx, w, id, p, append(s.verdicts(id, p), sales...), records...) {
 		return
 	}
 	if p.state() == reservation.Held && !s.askParts(ctx, w, id, p, s.releases(id, p, rest, "not in the order that the reservation became")) {
@@ -767,9 +772,13 @@ func (s *Service) readCommit(w http.ResponseWriter, r *http.Request, p whole, o 
 		fields = append(fields, problem.Field{Pointer: "/channel", Code: "conflict", Detail: fmt.Sprintf("the order is of channel %s and the reservation of %s", o.Channel, d.Channel)})
 	}
 	for i := range o.Lines {
-		if p[o.Lines[i].SKU] == nil {
+		sku := o.Lines[i].SKU
+		if l := s.deps.Catalog.Listing(sku); l != nil && len(l.Components) > 0 {
+			continue // its components are looked at once it is expanded
+		}
+		if p[sku] == nil {
 			fields = append(fields, problem.Field{Pointer: fmt.Sprintf("/lines/%d/sku", i), Code: "conflict",
-				Detail: fmt.Sprintf("%s is not in the reservation: send what was not reserved as an order of its own, to POST /v1/orders", o.Lines[i].SKU)})
+				Detail: fmt.Sprintf("%s is not in the reservation: send what was not reserved as an order of its own, to POST /v1/orders", sku)})
 		}
 	}
 	if len(fields) > 0 {

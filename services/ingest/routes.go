@@ -217,7 +217,7 @@ func (s *Service) describe(r chi.Router) huma.API {
 	s.route(api, apikey.Write, huma.Operation{
 		OperationID: "post-reservation", Method: http.MethodPost, Path: "/v1/reservations", Summary: "Hold units", Tags: []string{"Reservations"},
 		Description: "Holds units of one or several SKUs, all of them or none, until the reservation is committed, released, or its time is up. The ledger decides, in the order of sales and receipts: of two callers who want the last unit, one gets it. " +
-			"The same id is the same reservation: send the same again after a lost answer. A reservation that was refused stays refused; to try again, use a new id.",
+			"A bundle is held as its components, and the answer tells of these. The same id is the same reservation: send the same again after a lost answer. A reservation that was refused stays refused; to try again, use a new id.",
 		RequestBody: &huma.RequestBody{Required: true, Content: answer(ReservationDocument{}, jsonBody)},
 		Responses:   held("201", "Held, now or by an earlier request with this id.", map[string]string{"413": withBody["413"], "415": withBody["415"], "422": withBody["422"]}),
 	}, s.postReservation)
