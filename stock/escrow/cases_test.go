@@ -496,6 +496,20 @@ func TestLendsToWhoeverHasNothing(t *testing.T) {
 	d.wants(map[string]units{"aA": 1, "bA": 0, "cA": 6})
 }
 
+// TestLendsLittleToWhoeverHasNothing: one unit beyond a large share is worth a write to a channel that has none.
+func TestLendsLittleToWhoeverHasNothing(t *testing.T) {
+	d := newDesk(t, 13, allocation.Strict, cas, cas)
+	d.in.Layout = allocation.NewLayout([]allocation.Seller{{ID: "a", Scope: []string{"W1"}}, {ID: "b", Scope: []string{"W0", "W1"}}}, []allocation.Place{{ID: "W0"}, {ID: "W1"}})
+	d.in.Stock = []allocation.Stock{{Place: 0, ID: "W0", Available: 12}, {Place: 1, ID: "W1", Available: 1}}
+	d.in.Offers[0].Paused = true
+	d.settle()
+	d.wants(map[string]units{"aA": 0, "bA": 13})
+	d.in.Offers[0].Paused = false
+	d.in.Version++
+	d.settle()
+	d.wants(map[string]units{"aA": 1, "bA": 12})
+}
+
 // TestAuditLooksAtOnce: a sale that was seen while a write was under way may have come before the answer or after it. Until somebody looks, exposure stays above
 // what the channel is thought to show.
 func TestAuditLooksAtOnce(t *testing.T) {
@@ -534,6 +548,31 @@ func TestAuditLooksAtOnce(t *testing.T) {
 	d.settle()
 	if v, _ := d.s.View("a"); v.Shown != d.shown["aA"] || v.Exposure != d.shown["aA"] || !d.s.Settled() {
 		t.Errorf("%+v where it shows %d", v, d.shown["aA"])
+	}
+}
+
+// TestALookThatIsNotSentIsOwed: after a restock that may have been overwritten somebody has to look, and a read that was never sent is no look.
+func TestALookThatIsNotSentIsOwed(t *testing.T) {
+	d := newDesk(t, 8, allocation.Strict, cas, cas)
+	d.settle()
+	d.level(7, "a", event.SaleRecorded)
+	d.in.Stock[0].Available = 8 // the channel showed one more for a moment, and then what it was set to
+	d.s.Level(&escrow.Level{Version: d.s.Version() + 1, Previous: d.s.Version(), Available: 8, At: d.in.Now, Event: "e2", Kind: event.SaleCancelled,
+		Counters: []escrow.Counter{{Channel: "a", Sold: 1, Restored: 1}}})
+	d.answer()
+	for i := range 2 {
+		for range 5 {
+			if d.in.Now += 60_000_000; len(d.open) == 0 {
+				d.decide()
+			}
+		}
+		g, ok := d.open["aA"]
+		if !ok || g.Write.Operation != write.Read {
+			v, _ := d.s.View("a")
+			t.Fatalf("time %d: granted %+v with %+v; want a look", i, d.open, v)
+		}
+		delete(d.open, "aA")
+		d.s.Result(&escrow.Result{ID: g.ID, Channel: "a", Outcome: write.NotSent, AckedAt: d.in.Now}, 0)
 	}
 }
 

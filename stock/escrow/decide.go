@@ -823,6 +823,9 @@ func (d *Decider) lend() {
 				over = min(over, shown-p.share)
 			}
 			least := max(1, p.share/4)
+			if coming < starving { // little to this one, all to another
+				least = 1
+			}
 			if p.api.Operation == write.Absolute {
 				least = max(1, 2*p.share) // it goes off sale for a while
 			}

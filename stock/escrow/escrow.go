@@ -516,6 +516,7 @@ func (s *SKU) Result(res *Result, skew int64) bool {
 			b.Unknown() // only forgets what we thought it shows
 		default:
 			b.NotApplied()
+			b.suspect = b.suspect || w.Operation == write.Read || w.Operation == write.Absolute && w.Quantity == 0 // nobody has looked
 		}
 		if r.ErrorCode == Stale && r.Outcome == write.Refused {
 			b.stale++
