@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/onhand/onhand/bench/internal/process"
@@ -18,6 +19,7 @@ import (
 type order struct {
 	Brokers []string      `json:"brokers"`
 	Redis   []string      `json:"redis"`
+	Shape   string        `json:"shape"`
 	Rate    float64       `json:"rate"`
 	Lasts   time.Duration `json:"lasts"`
 }
@@ -65,7 +67,12 @@ func Load(ctx context.Context, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer p.redis.Close()
-	all := prepareLoad(codec, o.Rate, o.Lasts)
+	known := shapes()
+	i := slices.IndexFunc(known, func(s shape) bool { return s.name == o.Shape })
+	if i < 0 {
+		return fmt.Errorf("load: no shape %q is known", o.Shape)
+	}
+	all := prepareLoad(codec, known[i], o.Rate, o.Lasts)
 	if err := tell(ready); err != nil {
 		return err
 	}
@@ -97,11 +104,11 @@ func Load(ctx context.Context, in io.Reader, out io.Writer) error {
 type generator struct{ *process.Child }
 
 // startLoad runs this program again, as a generator, waits until it has made its load, and warms the broker.
-func (p *parts) startLoad(ctx context.Context, rate float64, lasts time.Duration) (g generator, err error) {
+func (p *parts) startLoad(ctx context.Context, sh shape, rate float64, lasts time.Duration) (g generator, err error) {
 	if g.Child, err = process.Again(ctx, "--load"); err != nil {
 		return g, err
 	}
-	err = g.Send(order{Brokers: []string{p.broker.Addr}, Redis: []string{p.store.Addr}, Rate: rate, Lasts: lasts})
+	err = g.Send(order{Brokers: []string{p.broker.Addr}, Redis: []string{p.store.Addr}, Shape: sh.name, Rate: rate, Lasts: lasts})
 	if err == nil {
 		err = g.Next(new(news))
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/onhand/onhand/schemas"
 	ledgerprojector "github.com/onhand/onhand/services/ledger-projector"
 	"github.com/onhand/onhand/stock/event"
+	"github.com/onhand/onhand/stock/ledger"
 	"github.com/onhand/onhand/topics"
 )
 
@@ -73,10 +74,10 @@ type prepared struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// prepare makes events of a uniform shape, for as long as the load lasts.
-func prepareLoad(codec *topics.Codec, rate float64, lasts time.Duration) *load {
+// prepareLoad makes events of a shape, for as long as the load lasts.
+func prepareLoad(codec *topics.Codec, sh shape, rate float64, lasts time.Duration) *load {
 	rng := rand.New(rand.NewPCG(3, 5))
-	const skus = 20_000
+	next, skus := sh.pick(rng), sh.skus
 	where := kgo.StickyKeyPartitioner(nil).ForTopic(schemas.StockEvents)
 	names, parts, versions := make([]string, skus), make([]int32, skus), make([]int64, skus)
 	for i := range names {
@@ -119,7 +120,7 @@ func prepareLoad(codec *topics.Codec, rate float64, lasts time.Duration) *load {
 	}
 	send(func() { // enough of everything: what sells without stock raises an alert, each time
 		for k := range names {
-			add(k, &event.Event{ID: "opening/" + names[k], Kind: event.ReceiptReceived, Quantity: 1_000_000, Reference: "PO-opening"})
+			add(k, &event.Event{ID: "opening/" + names[k], Kind: event.ReceiptReceived, Quantity: ledger.DefaultMaxQuantity, Reference: "PO-opening"})
 		}
 	})
 	n := 0
@@ -128,7 +129,7 @@ func prepareLoad(codec *topics.Codec, rate float64, lasts time.Duration) *load {
 			for range perSend {
 				n++
 				order := strconv.Itoa(n)
-				add(rng.IntN(skus), &event.Event{
+				add(next(), &event.Event{
 					ID: "web/" + order + "/1/sale_recorded", Kind: event.SaleRecorded, Quantity: 1, Channel: "webshop", OrderID: order, LineID: "1", UnitPrice: "19.99", Currency: "EUR",
 				})
 			}
@@ -432,8 +433,8 @@ func (p *parts) warm(ctx context.Context) error {
 }
 
 // projectorLatency runs the projector beside a load, and takes a processor profile of it when a file is named.
-func (p *parts) projectorLatency(ctx context.Context, codec *topics.Codec, rate float64, lasts time.Duration, profile string) (out Latency, err error) {
-	l, err := p.startLoad(ctx, rate, lasts)
+func (p *parts) projectorLatency(ctx context.Context, codec *topics.Codec, sh shape, rate float64, lasts time.Duration, profile string) (out Latency, err error) {
+	l, err := p.startLoad(ctx, sh, rate, lasts)
 	if err != nil {
 		return out, err
 	}
@@ -468,8 +469,8 @@ func (p *parts) projectorLatency(ctx context.Context, codec *topics.Codec, rate 
 }
 
 // peerLatency runs the peer beside a load.
-func (p *parts) peerLatency(ctx context.Context, classes, input, output, dir string, s setting, rate float64, lasts time.Duration) (out Latency, err error) {
-	l, err := p.startLoad(ctx, rate, lasts)
+func (p *parts) peerLatency(ctx context.Context, sh shape, classes, input, output, dir string, s setting, rate float64, lasts time.Duration) (out Latency, err error) {
+	l, err := p.startLoad(ctx, sh, rate, lasts)
 	if err != nil {
 		return out, err
 	}

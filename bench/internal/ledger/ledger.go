@@ -65,6 +65,8 @@ type Figures struct {
 	Peer         peerRun   `json:"kafka_streams"` // at its best
 	PeerRuns     []peerRun `json:"kafka_streams_runs"`
 	LeftOut      string    `json:"kafka_streams_leaves_out"`
+
+	Latency map[string]map[string]Latency `json:"latency,omitempty"` // of the projector and of the peer, by share of its own highest rate
 }
 
 // CPU is processor time, user and system, in microseconds an event.
@@ -133,14 +135,22 @@ func Bench(ctx context.Context, cfg Config, root string, r *report.Report) error
 	if len(figures) == 0 {
 		return fmt.Errorf("no shape of %v is known", cfg.Shapes)
 	}
-	all := make(map[string]any, len(figures)+2)
+	all := make(map[string]any, len(figures)+1)
 	for name, f := range figures {
 		all[name] = f
 	}
-	if f := figures["uniform"]; f != nil && len(cfg.Rates) > 0 {
-		if all["latency"], err = cfg.latencies(ctx, f, classes, r); err != nil {
-			return fmt.Errorf("latency: %w", err)
+	for _, s := range shapes() {
+		f := figures[s.name]
+		if f == nil || len(cfg.Rates) == 0 {
+			continue
 		}
+		if f.Latency, err = cfg.latencies(ctx, s, f, classes, r); err != nil {
+			return fmt.Errorf("latency of %s: %w", s.name, err)
+		}
+	}
+	if len(cfg.Rates) > 0 {
+		r.Note("Latency: after %s of small produce and fetch requests on another topic, so that the broker has compiled what it runs, and %s of the load itself. Record batches made before are sent every %s, so that the generator takes little; it and the watchers are a process of their own, and share the machine with Kafka, Redis and what is measured. From the moment a batch "+
+			"is handed to Kafka until Redis has its offset (asked every millisecond), or until a consumer of committed records has the level of the batch's last event.", warmFor, warmup, pace)
 	}
 	if cfg.Large > 0 {
 		if all["million_skus"], err = cfg.many(ctx, r); err != nil {
@@ -158,7 +168,7 @@ func Bench(ctx context.Context, cfg Config, root string, r *report.Report) error
 }
 
 // latencies measures latency at shares of the highest rate, of the projector and of the peer at theirs, on a Kafka and a Redis of their own.
-func (cfg Config) latencies(ctx context.Context, f *Figures, classes string, r *report.Report) (out map[string]map[string]Latency, err error) {
+func (cfg Config) latencies(ctx context.Context, s shape, f *Figures, classes string, r *report.Report) (out map[string]map[string]Latency, err error) {
 	out = map[string]map[string]Latency{"projector": {}, "kafka_streams": {}}
 	codec, err := topics.NewCodec(ctx, nil)
 	if err != nil {
@@ -171,32 +181,30 @@ func (cfg Config) latencies(ctx context.Context, f *Figures, classes string, r *
 			share /= f.EventsPS
 		}
 		got, err := cfg.onParts(ctx, func(p *parts, _ string) (Latency, error) {
-			return p.projectorLatency(ctx, codec, rate, warmup+cfg.For, cfg.profile(fmt.Sprintf("ledger-at-%.0f", rate)))
+			return p.projectorLatency(ctx, codec, s, rate, warmup+cfg.For, cfg.profile(fmt.Sprintf("ledger-%s-at-%.0f", s.name, rate)))
 		})
 		if err != nil {
 			return nil, err
 		}
 		out["projector"][name] = got
 		baseline := fmt.Sprintf("goal at 50 %%: p99 20 ms; offered %s/s, sent %s/s, unfinished %d; %s", report.Count(got.Offered), report.Count(got.Sent), got.Unfinished, got.Cores)
-		r.Row("latency "+name+" of the projector's peak: Redis p50, p99", fmt.Sprintf("%.1f, %.1f ms", got.RedisP50, got.RedisP99), baseline)
-		r.Row("latency "+name+" of the projector's peak: stock.levels p50, p99", fmt.Sprintf("%.1f, %.1f ms", got.LevelsP50, got.LevelsP99), baseline)
-		cfg.Say("latency %s: Redis p99 %.1f ms, levels p99 %.1f ms; sent %s/s, %s", name, got.RedisP99, got.LevelsP99, report.Count(got.Sent), got.Cores)
+		r.Row(s.name+": latency "+name+" of the projector's peak: Redis p50, p99", fmt.Sprintf("%.1f, %.1f ms", got.RedisP50, got.RedisP99), baseline)
+		r.Row(s.name+": latency "+name+" of the projector's peak: stock.levels p50, p99", fmt.Sprintf("%.1f, %.1f ms", got.LevelsP50, got.LevelsP99), baseline)
+		cfg.Say("%s: latency %s: Redis p99 %.1f ms, levels p99 %.1f ms; sent %s/s, %s", s.name, name, got.RedisP99, got.LevelsP99, report.Count(got.Sent), got.Cores)
 		if f.Peer.EventsPS == 0 {
 			continue
 		}
 		got, err = cfg.onParts(ctx, func(p *parts, dir string) (Latency, error) {
-			return p.peerLatency(ctx, classes, schemas.StockEvents, schemas.StockLevels, dir, f.Peer.Setting, share*f.Peer.EventsPS, warmup+cfg.For)
+			return p.peerLatency(ctx, s, classes, schemas.StockEvents, schemas.StockLevels, dir, f.Peer.Setting, share*f.Peer.EventsPS, warmup+cfg.For)
 		})
 		if err != nil {
 			return nil, err
 		}
 		out["kafka_streams"][name] = got
-		r.Row("latency "+name+" of the peer's peak: its levels p50, p99", fmt.Sprintf("%.1f, %.1f ms", got.LevelsP50, got.LevelsP99),
+		r.Row(s.name+": latency "+name+" of the peer's peak: its levels p50, p99", fmt.Sprintf("%.1f, %.1f ms", got.LevelsP50, got.LevelsP99),
 			fmt.Sprintf("offered %s/s, sent %s/s, unfinished %d", report.Count(got.Offered), report.Count(got.Sent), got.Unfinished))
-		cfg.Say("latency %s: Kafka Streams p99 %.1f ms", name, got.LevelsP99)
+		cfg.Say("%s: latency %s: Kafka Streams p99 %.1f ms", s.name, name, got.LevelsP99)
 	}
-	r.Note("Latency: after %s of small produce and fetch requests on another topic, so that the broker has compiled what it runs, and %s of the load itself. Record batches made before are sent every %s, so that the generator takes little; it and the watchers are a process of their own, and share the machine with Kafka, Redis and what is measured. From the moment a batch "+
-		"is handed to Kafka until Redis has its offset (asked every millisecond), or until a consumer of committed records has the level of the batch's last event.", warmFor, warmup, pace)
 	return out, nil
 }
 
