@@ -296,9 +296,9 @@ func (m *kitModel) turn(w *kitWorld, i int) {
 	for _, e := range did.events {
 		m.post(w, i, e)
 	}
-	x.sku, x.dirty, x.undone = did.sku, false, nil
-	if did.store {
-		x.kept = x.sku
+	x.sku, x.dirty = did.sku, false
+	if did.store || len(x.undone) > 0 { // what came of a write is stored with the turn that has seen it
+		x.kept, x.undone = x.sku, nil
 	}
 }
 
@@ -914,7 +914,7 @@ func TestBundlesAtRandom(t *testing.T) {
 		}
 	}
 	t.Logf("%d bundles sold; %d of %d units left", bundles, left, had)
-	if bundles < units(seeds) || left > had/2 {
+	if bundles < 2*units(seeds) || left > had/10 {
 		t.Errorf("%d bundles sold in %d worlds; %d of %d units left", bundles, seeds, left, had)
 	}
 }
