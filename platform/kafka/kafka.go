@@ -194,8 +194,11 @@ type Topic struct {
 // brokersWithin is how long EnsureTopics waits for as many brokers as a topic is to be on: one that has just started, or was silent for a moment, does not count yet.
 const brokersWithin = 10 * time.Second
 
+// reachedWithin is how long EnsureTopics waits for a cluster that cannot be reached: a broker that starts again is away for some seconds.
+const reachedWithin = 30 * time.Second
+
 // EnsureTopics makes the topics that do not exist yet. Topics that exist are left as they are. It waits until all can be used. A replication factor that the cluster has too few brokers for is an
-// error once they have been waited for.
+// error once they have been waited for, and so is a cluster that cannot be reached.
 func EnsureTopics(ctx context.Context, client *kgo.Client, replication int16, topics []Topic) error {
 	adm := kadm.NewClient(client)
 	var names []string
@@ -209,7 +212,14 @@ func EnsureTopics(ctx context.Context, client *kgo.Client, replication int16, to
 			if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
 				break
 			}
-			if !errors.Is(err, kerr.InvalidReplicationFactor) || time.Since(began) > brokersWithin {
+			patience := time.Duration(0)
+			switch unreached := (*net.OpError)(nil); {
+			case errors.Is(err, kerr.InvalidReplicationFactor):
+				patience = brokersWithin
+			case errors.As(err, &unreached):
+				patience = reachedWithin
+			}
+			if time.Since(began) > patience {
 				return fmt.Errorf("create topic %s: %w", t.Name, err)
 			}
 			select {

@@ -261,7 +261,6 @@ func TestEnsureTopics(t *testing.T) {
 	}
 }
 
-// Keys go to the partitions that Kafka's own clients would send them to: these are what its murmur2 gives.
 func TestTopicsWaitForBrokers(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
@@ -296,6 +295,45 @@ func TestTopicsWaitForBrokers(t *testing.T) {
 	}
 }
 
+// A broker that starts again while a service starts is waited for.
+func TestTopicsWaitForAClusterThatIsAway(t *testing.T) {
+	port, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := port.Addr().(*net.TCPAddr)
+	if err := port.Close(); err != nil {
+		t.Fatal(err)
+	}
+	tried := make(chan struct{}, 1)
+	client, err := Config{Brokers: []string{addr.String()}}.Client(quietLog, "test", kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, host)
+		if err != nil {
+			select {
+			case tried <- struct{}{}:
+			default:
+			}
+		}
+		return c, err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	made := make(chan error, 1)
+	go func() { made <- EnsureTopics(t.Context(), client, 1, []Topic{{Name: "t", Partitions: 1}}) }()
+	<-tried
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(addr.Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	if err := <-made; err != nil {
+		t.Errorf("a cluster that was away is not waited for: %v", err)
+	}
+}
+
+// Keys go to the partitions that Kafka's own clients would send them to: these are what its murmur2 gives.
 func TestKeysGoWhereKafkasOwnClientsSendThem(t *testing.T) {
 	brokers := start(t, kfake.SeedTopics(32, "t"))
 	client, err := Config{Brokers: brokers}.Client(quietLog, "test")
