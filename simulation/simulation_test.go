@@ -130,7 +130,7 @@ func TestClaimChannels(t *testing.T) {
 		}
 	}
 	c = small(Strict)
-	c.Claims, c.unnamed = 4, true
+	c.Claims, c.unnamed, c.Seeds, c.Demand = 4, true, 6, 6000
 	if m := run(t, c).Modes[0]; m.OversoldUnits == 0 {
 		t.Error("shops that are held to nothing oversell nothing")
 	}
@@ -161,7 +161,7 @@ func TestBundles(t *testing.T) {
 			t.Errorf("%s: another trace", r.Modes[i].Mode)
 		}
 	}
-	c.Modes, c.Check, c.generous = []Mode{Strict}, false, true
+	c.Modes, c.Check, c.generous, c.Seeds, c.Demand = []Mode{Strict}, false, true, 6, 6000
 	if m := run(t, c).Modes[0]; m.OversoldUnits == 0 {
 		t.Error("a bundle that takes more than is left of its allotments oversells nothing")
 	}
