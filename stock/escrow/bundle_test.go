@@ -893,17 +893,7 @@ func TestBundlesAtRandom(t *testing.T) {
 		m.tick, m.apart = 10_000_000, seed%3 == 0
 		w := m.start(12, units(seed%3))
 		w.receipts, w.pauses, w.stops, w.losses = 3, 4, 4, 4
-		next = m.walk(t, r, w, 1500, next)
-		w.pauses, w.stops, w.losses = 0, 0, 0
-		for range 3 { // what waits for time
-			w.clock += 600_000_000
-			for i := range w.side {
-				w.side[i].paused = false
-				m.again(w, i)
-				m.turn(w, i)
-			}
-			next = m.walk(t, r, w, 1000, next)
-		}
+		next = m.live(t, r, w, next)
 		if w.twice != "" {
 			t.Fatalf("seed %d: %s", seed, w.twice)
 		}
@@ -951,20 +941,7 @@ func TestReservedBundlesAtRandom(t *testing.T) {
 				m.ask()
 				w := m.start(12, units(seed%3))
 				w.receipts, w.pauses, w.stops, w.losses, w.reservations = 3, 4, 4, 4, 40
-				next = m.walk(t, r, w, 1500, next)
-				w.pauses, w.stops, w.losses = 0, 0, 0
-				for range 3 { // what waits for time
-					if w.twice != "" {
-						break
-					}
-					w.clock += 600_000_000
-					for i := range w.side {
-						w.side[i].paused = false
-						m.again(w, i)
-						m.turn(w, i)
-					}
-					next = m.walk(t, r, w, 1000, next)
-				}
+				next = m.live(t, r, w, next)
 				if w.twice != "" {
 					twice = fmt.Sprintf("seed %d: %s", seed, w.twice)
 					break
@@ -981,6 +958,25 @@ func TestReservedBundlesAtRandom(t *testing.T) {
 			}
 		})
 	}
+}
+
+// live takes a world through its troubles, and then, without any, through what waits for time, until a unit is sold twice.
+func (m *kitModel) live(t *testing.T, r *rand.Rand, w *kitWorld, next []kitStep) []kitStep {
+	next = m.walk(t, r, w, 1500, next)
+	w.pauses, w.stops, w.losses = 0, 0, 0
+	for range 3 {
+		if w.twice != "" {
+			break
+		}
+		w.clock += 600_000_000
+		for i := range w.side {
+			w.side[i].paused = false
+			m.again(w, i)
+			m.turn(w, i)
+		}
+		next = m.walk(t, r, w, 1000, next)
+	}
+	return next
 }
 
 // walk takes steps at random.
