@@ -178,8 +178,9 @@ func TestOneProcess(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	f := p.Figures()
-	for ; !f.Quiet && ctx.Err() == nil; f = p.Figures() { // an order watermark may be on its way at any moment
+	for !f.Quiet && ctx.Err() == nil { // an order watermark may be on its way at any moment
 		time.Sleep(10 * time.Millisecond)
+		f = p.Figures()
 	}
 	if len(f.Stages) != 4 || f.Stages[0].Total != 2 || f.Addresses[0].Name != "console" || !f.Quiet {
 		t.Errorf("figures %+v", f)
