@@ -298,29 +298,50 @@ func (w *worker) foldInto(t *turn) (full bool) {
 		t.began = time.Now()
 	}
 	b, rs := &t.batch, w.records
-	var e event.Event
 	n := 0
 	for n < len(rs) && !full {
-		r := rs[n]
-		rs[n] = nil
-		n++
-		if r.Offset > w.folded { // else it was fetched twice
-			t.records++
-			w.folded, b.Last = r.Offset, r.Offset
-			w.apply(t, r, &e)
+		some := rs[n:min(n+ledger.Lookahead, len(rs))]
+		w.lookAhead(some)
+		for i, r := range some {
+			some[i] = nil
+			n++
+			if r.Offset > w.folded { // else it was fetched twice
+				t.records++
+				w.folded, b.Last = r.Offset, r.Offset
+				w.apply(t, r, i)
+			}
+			r.Recycle() // nothing of it is kept
+			if full = t.records >= s.cfg.BatchEvents || len(w.state.Changed()) >= s.cfg.BatchSKUs; full {
+				break // the rest is decoded once more
+			}
 		}
-		r.Recycle() // nothing of it is kept
-		full = t.records >= s.cfg.BatchEvents || len(w.state.Changed()) >= s.cfg.BatchSKUs
 	}
 	w.records = rs[n:]
 	w.next = w.folded + 1
 	return full
 }
 
-// apply folds one record.
-func (w *worker) apply(t *turn, r *kgo.Record, e *event.Event) {
-	b := &t.batch
-	if err := w.reader.Read(r.Value, e); err != nil {
+// ahead is what a few records that are folded next say.
+type ahead struct {
+	events  [ledger.Lookahead]event.Event
+	offsets [ledger.Lookahead]int64
+	at      [ledger.Lookahead]int64 // time of the record, Unix microseconds
+	faults  [ledger.Lookahead]error // why a record cannot be decoded
+}
+
+// lookAhead decodes records, and tells the state what comes.
+func (w *worker) lookAhead(rs []*kgo.Record) {
+	a := &w.ahead
+	for i, r := range rs {
+		a.offsets[i], a.at[i], a.faults[i] = r.Offset, r.Timestamp.UnixMicro(), w.reader.Read(r.Value, &a.events[i])
+	}
+	w.state.Ahead(a.events[:len(rs)], a.offsets[:len(rs)])
+}
+
+// apply folds one record, the i-th of those looked ahead at.
+func (w *worker) apply(t *turn, r *kgo.Record, i int) {
+	b, e := &t.batch, &w.ahead.events[i]
+	if err := w.ahead.faults[i]; err != nil {
 		t.rejected++
 		w.reject(t.out, r, "undecodable", err.Error()+": find who writes to "+schemas.StockEvents+", and send the event again through the API", b)
 		return
@@ -330,7 +351,7 @@ func (w *worker) apply(t *turn, r *kgo.Record, e *event.Event) {
 		w.reject(t.out, r, "key_mismatch", fmt.Sprintf("the record's key %.64q is not the SKU %.64q, so that it may be in the wrong partition: key events by SKU", r.Key, e.Key()), b)
 		return
 	}
-	res := w.state.Apply(e, r.Offset, r.Timestamp.UnixMicro())
+	res := w.state.Apply(e, r.Offset, w.ahead.at[i])
 	if res.Decided {
 		w.decide(t.out, e, r.Offset, b)
 	}

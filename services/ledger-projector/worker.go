@@ -77,6 +77,7 @@ type worker struct {
 	level      ledger.Level
 	pending    []chunk
 	records    []*kgo.Record // taken and not folded
+	ahead      ahead         // of records
 	traced     map[string]context.Context
 	strange    map[string]edition // SKUs whose last level is another's, as far as that is to be answered
 	answering  []*stray           // strays they are in

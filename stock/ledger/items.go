@@ -42,8 +42,16 @@ func (p *Partition) key(c class, sku, a, b string) uint64 {
 	return itemKey(lo)
 }
 
-// line is the key of an order's line. An order's number is its channel's own: two channels may well use the same.
+// line is the key of the order line of the event that is applied.
 func (p *Partition) line(e *event.Event) uint64 {
+	if p.lineNow != 0 {
+		return p.lineNow
+	}
+	return p.lineKey(e)
+}
+
+// lineKey is the key of an order's line. An order's number is its channel's own: two channels may well use the same.
+func (p *Partition) lineKey(e *event.Event) uint64 {
 	b := append(p.scratch[:0], byte(classSale))
 	b = append(append(b, e.SKU...), 0)
 	b = append(append(b, e.Channel...), 0)

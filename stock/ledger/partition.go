@@ -56,6 +56,12 @@ type Partition struct {
 	digest   [DigestBuckets]uint64 // as of the last call of Digest
 	digested [DigestBuckets]bool   // sums that changed since Flushed
 
+	ahead    [Lookahead]foreseen
+	foreseen []foreseen // of ahead: what the last call of Ahead told of
+	next     int        // of foreseen
+	lineNow  uint64     // key of the order line of the event that is applied; 0 when it was not foreseen
+	peeked   uint64     // so that no reading of Ahead is left out as useless
+
 	scratch []byte
 	work    []settled
 	byHash  map[uint64]*SKU // while restoring
@@ -180,9 +186,16 @@ func (p *Partition) Apply(e *event.Event, offset, at int64) Result {
 			fmt.Sprintf("%s: it names one location or channel more than the %d a partition can hold: are these names, or ids made up for each event?", e.ID, maxNames-2)}}
 	}
 	p.advance(at)
-	p.scratch = append(p.scratch[:0], e.ID...)
-	lo, hi := hash128(p.scratch)
-	s := p.skus[e.SKU]
+	seen := p.saw(offset)
+	lo, hi, s := seen.lo, seen.hi, seen.sku
+	if lo|hi == 0 {
+		p.scratch = append(p.scratch[:0], e.ID...)
+		lo, hi = hash128(p.scratch)
+	}
+	if s == nil {
+		s = p.skus[e.SKU]
+	}
+	p.lineNow = seen.line
 	if e.Kind == event.StockCounted && !p.seen.has(lo, hi) { // a repeat is a repeat, however old its count
 		if f := p.checkCount(s, e); f.Reason != "" {
 			return Result{Outcome: Rejected, Fault: f}
